@@ -1,0 +1,1 @@
+"""What is claimed of speed and size, measured beside a peer in the same run. ``./run bench [NAME…]``."""

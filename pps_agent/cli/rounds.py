@@ -1,0 +1,79 @@
+"""``once``, ``plan`` and ``run``: rounds by hand, in thought, and by the clock."""
+
+from typing import Any
+
+import click
+
+from pps_agent.cli import context
+from pps_agent.cli.describe import describe_action, describe_outcome, describe_standing
+from pps_agent.daemon import run_daemon
+from pps_agent.log import start_logging
+from pps_agent.reconcile import Round, Site
+
+
+@click.command()
+@context.output_option
+@click.option("--dry-run", is_flag=True, help="Same as: pps-agent plan.")
+@click.pass_context
+def once(ctx: click.Context, output: str, dry_run: bool) -> int:
+    """Run one round to its end: trust, install, probe, announce, report."""
+    if dry_run:
+        ctx.invoke(plan, output=output)
+        return 0
+    log = start_logging()
+    site = Site(context.settings(), context.config_path())
+    result = site.run_round(log)
+    if output == "json":
+        context.print_json(_describe_round(result))
+    else:
+        _print_round(result)
+    return result.exit_code()
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="Use the metadata of the last round; ask no server.")
+@context.output_option
+def plan(output: str, offline: bool) -> None:
+    """Show what a round would do now; change nothing."""
+    sight = Site(context.settings(), context.config_path()).look(offline=offline)
+    actions = sight.plan()
+    if output == "json":
+        context.print_json({"actions": [describe_action(action) for action in actions]})
+        return
+    for action in actions:
+        context.print_line(describe_action(action)["text"])
+    if not actions:
+        click.echo("nothing to do")
+
+
+@click.command()
+def run() -> int:
+    """Run as a daemon: rounds by the clock until told to stop (SIGTERM); SIGHUP reads the settings anew."""
+    return run_daemon(context.config_path(), start_logging())
+
+
+def _describe_round(result: Round) -> dict[str, Any]:
+    return {
+        "round": result.id,
+        "exit_code": result.exit_code(),
+        "trust": result.trust,
+        "outcomes": [describe_outcome(outcome) for outcome in result.outcomes],
+        "releases": [describe_standing(standing) for standing in result.standings],
+        "reported": {"acknowledged": result.sent.acknowledged, "waiting": result.waiting},
+        "errors": [str(error) for error in result.errors()],
+        "infosys_wait_s": round(result.infosys_wait_s, 2),
+        "took_s": round(result.took_s, 2),
+        "single_user": result.single_user,
+    }
+
+
+def _print_round(result: Round) -> None:
+    for outcome in result.outcomes:
+        context.print_line(describe_outcome(outcome)["text"])
+    for error in result.errors():
+        click.echo(f"pps-agent: warning: {error}", err=True)
+    done = sum(1 for outcome in result.outcomes if not outcome.error)
+    click.echo(
+        f"{done} actions done, {len(result.outcomes) - done} failed, in {result.took_s:.1f} s;"
+        f" {result.sent.acknowledged} results acknowledged, {result.waiting} wait; metadata {result.trust}"
+    )

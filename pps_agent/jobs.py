@@ -1,0 +1,143 @@
+"""Heavy steps as short-lived children: ``pps-agent job NAME``, one JSON document back on stdout.
+
+A child keeps the daemon small (the TUF client, LDAP and the transfer never enter its memory) and a
+crash local. The child's side is ``cli/job.py``; both sides share the replies declared here. A
+child's failure comes back as the same error class it was raised as.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+import pps_agent
+from pps_agent.errors import AgentError, ConfigError, FetchError, SiteError, TrustError, exit_code_of
+from pps_agent.state import Offer, ReleaseSet, Unknown
+from pps_wire.errors import WireError
+from pps_wire.names import Subcluster, Tag
+
+_ENTRY: Final = Path(pps_agent.__file__).parent / "__main__.py"
+_TIME_LIMIT_S: Final = 6 * 3600
+
+
+class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """An expected error on its way from child to parent."""
+
+    kind: str
+    message: str
+    permanent: bool = False
+
+
+class RefreshReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``job refresh`` knows: the offers, or why there are none; and what went wrong, if anything did."""
+
+    offered: ReleaseSet | None = None
+    unknown: str = ""
+    failure: JobFailure | None = None
+
+
+class InstallReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``job install`` did: figures for people, or why it failed."""
+
+    facts: dict[str, float] = {}
+    failure: JobFailure | None = None
+
+
+class PublishedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``job published`` saw in the information system."""
+
+    tags: dict[str, list[str]] | None = None
+    unknown: str = ""
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """Input of ``job published``: tags to wait for, present or gone, per subcluster."""
+
+    present: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
+    wait_s: int = 0
+
+
+_Reply = TypeVar("_Reply", RefreshReply, InstallReply, PublishedReply)
+
+
+class Jobs:
+    """Starts the children of one settings file and reads their replies."""
+
+    def __init__(self, config: Path) -> None:
+        self._config = config
+
+    def refresh(self, *, offline: bool = False) -> tuple[ReleaseSet | Unknown, AgentError | WireError | None]:
+        """Give the offers of the newest metadata that verifies, and the error that kept newer away."""
+        try:
+            reply = self._run(["refresh", *(["--offline"] if offline else [])], RefreshReply)
+        except SiteError as exc:
+            return Unknown(str(exc)), exc
+        offered = reply.offered if reply.offered is not None else Unknown(reply.unknown)
+        return offered, restore_error(reply.failure) if reply.failure else None
+
+    def install(self, offer: Offer) -> Mapping[str, float]:
+        """Install one release; the child takes the store's lock. Raises: what the child raised."""
+        reply = self._run(["install"], InstallReply, msgspec.json.encode(offer))
+        if reply.failure is not None:
+            raise restore_error(reply.failure)
+        return reply.facts
+
+    def published(self, expected: Expected) -> Mapping[Subcluster, frozenset[Tag]] | Unknown:
+        """Give what the information system shows, once it shows what is expected or the wait is over."""
+        try:
+            reply = self._run(["published"], PublishedReply, msgspec.json.encode(expected))
+        except SiteError as exc:
+            return Unknown(str(exc))
+        if reply.tags is None:
+            return Unknown(reply.unknown)
+        return {Subcluster(name): frozenset(Tag(tag) for tag in tags) for name, tags in reply.tags.items()}
+
+    def _run(self, arguments: list[str], kind: type[_Reply], stdin: bytes = b"") -> _Reply:
+        command = [sys.executable, "-I", str(_ENTRY), "--config", str(self._config), "job"]
+        command += ["--parent", str(os.getpid()), *arguments]
+        try:
+            # stderr is shared: a progress bar belongs to the person at the terminal.
+            child = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=False, timeout=_TIME_LIMIT_S)
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise SiteError(f"pps-agent job {arguments[0]}: {exc}; the next round tries again") from exc
+        try:
+            return msgspec.json.decode(child.stdout, type=kind)
+        except msgspec.MsgspecError as exc:
+            raise SiteError(
+                f"pps-agent job {arguments[0]} ended with exit code {child.returncode} and no reply;"
+                " its own words are above; the next round tries again"
+            ) from exc
+
+
+def describe_error(error: AgentError | WireError) -> JobFailure:
+    """Give an error in the form that travels."""
+    kinds = (ConfigError, TrustError, FetchError, WireError, SiteError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), SiteError)  # subclasses travel as their base
+    permanent = isinstance(error, FetchError) and error.permanent
+    return JobFailure(kind=kind.__name__, message=str(error), permanent=permanent)
+
+
+def restore_error(failure: JobFailure) -> AgentError | WireError:
+    """Give back the error that was described; an unknown kind becomes a SiteError."""
+    match failure.kind:
+        case "ConfigError":
+            return ConfigError(failure.message.splitlines())
+        case "TrustError":
+            return TrustError(failure.message)
+        case "FetchError":
+            return FetchError(failure.message, permanent=failure.permanent)
+        case "WireError":
+            where, _, problem = failure.message.partition(": ")
+            return WireError(where, problem)
+        case _:
+            return SiteError(failure.message)
+
+
+def code_of(error: AgentError | WireError | None) -> int:
+    """Give the exit code of an error, 0 for none."""
+    return 0 if error is None else exit_code_of(error)

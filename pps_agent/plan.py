@@ -1,0 +1,258 @@
+"""What to do next: ``plan(desired, observed, now)``. Pure; the heart of the program.
+
+One call gives every action that may be done now. The loop executes them, looks again and calls
+again until nothing is left (a fixpoint). The order falls out of the preconditions:
+
+    install -> environment -> probes pass -> switch -> tag       and back:  untag -> drain -> remove
+
+Rules that tests/property/test_plan.py holds against every planted fault:
+
+* A tag is added only for a wanted release that is intact and whose probes all passed freshly.
+* What could not be looked at (Unknown) never causes a removal.
+* A tree is removed only when no tag names it, in files or in the information system, nobody uses
+  it, and the drain period is over.
+* A release's actions depend on no other release, but for the choice of a component's current one.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from pps_agent.state import (
+    Action,
+    AddTags,
+    Compose,
+    Desired,
+    Drain,
+    Install,
+    Installed,
+    Observed,
+    Probe,
+    ProbeSeen,
+    Remove,
+    RemoveTags,
+    Stance,
+    Switch,
+    Undrain,
+    Unknown,
+    Wish,
+)
+from pps_wire.names import Component, ProbeName, ReleaseId, Subcluster, Tag, Vo, version_key
+from pps_wire.report import Status
+
+LONGEST_CHAIN = 6
+"""Most actions one release can need in a row: Undrain, Install, Compose, Probe, Switch, AddTags."""
+
+
+def plan(desired: Desired, observed: Observed, now: datetime) -> tuple[Action, ...]:
+    """Give the actions to do now, untagging first. Empty means converged."""
+    actions: list[Action] = list(_untag(desired, observed))
+    if desired.paused:
+        return tuple(actions)
+    for wish in desired.wishes:
+        if wish.stance is Stance.UNWANTED:
+            actions += _retire(wish, desired, observed, now)
+        elif wish.stance is Stance.WANTED:
+            actions += _prepare(wish, desired, observed, now)
+    switches = tuple(_switch(desired, observed, now))
+    actions += switches
+    unsettled = {switch.component for switch in switches}
+    for wish in desired.wishes:
+        if wish.component not in unsettled:
+            actions += _tag(wish, desired, observed, now)
+    return tuple(actions)
+
+
+def is_passing(wish: Wish, observed: Observed, max_age_s: int, now: datetime) -> bool:
+    """Tell whether every probe of the release has a fresh OK in its present environment."""
+    installed = _find(observed.installed, wish.release)
+    if installed is None or not wish.probes:
+        return False
+    return all(_is_fresh_ok(_verdict(wish, probe, installed, observed), max_age_s, now) for probe in wish.probes)
+
+
+def is_broken(wish: Wish, observed: Observed) -> bool:
+    """Tell whether some probe's newest verdict on the present environment is CRITICAL."""
+    installed = _find(observed.installed, wish.release)
+    if installed is None:
+        return False
+    verdicts = (_verdict(wish, probe, installed, observed) for probe in wish.probes)
+    return any(seen is not None and seen.status is Status.CRITICAL for seen in verdicts)
+
+
+def is_ready(wish: Wish, observed: Observed, max_age_s: int, now: datetime) -> bool:
+    """Tell whether users may be sent to the release: intact, environment composed, freshly passing."""
+    installed = _find(observed.installed, wish.release)
+    return (
+        installed is not None
+        and not installed.fault
+        and _is_composed(installed, observed)
+        and is_passing(wish, observed, max_age_s, now)
+    )
+
+
+def listed_tags(wish: Wish, observed: Observed, subcluster: Subcluster) -> tuple[tuple[Vo, Tag], ...]:
+    """Give those of the release's tags that stand in the subcluster's files; none when unknown."""
+    if isinstance(observed.tags, Unknown):
+        return ()
+    there = observed.tags.get(subcluster, frozenset())
+    return tuple((vo, tag) for vo, tag in sorted(wish.tags.items()) if tag in there)
+
+
+def _untag(desired: Desired, observed: Observed) -> Iterator[RemoveTags]:
+    """Give the removals of tags that must not stand, sparing those another release still needs."""
+    losing = {wish.release: reason for wish in desired.wishes if (reason := _reason_to_untag(wish, observed))}
+    shared = {
+        tag
+        for wish in desired.wishes
+        if wish.release not in losing and _find(observed.installed, wish.release) is not None
+        for tag in wish.tags.values()
+    }
+    for wish in desired.wishes:
+        if wish.release not in losing:
+            continue
+        for subcluster in _subclusters(desired, observed):
+            doomed = tuple(pair for pair in listed_tags(wish, observed, subcluster) if pair[1] not in shared)
+            if doomed:
+                yield RemoveTags(wish.release, subcluster, doomed, losing[wish.release])
+
+
+def _reason_to_untag(wish: Wish, observed: Observed) -> str:
+    if wish.stance is Stance.UNWANTED or not wish.announce:
+        return wish.reason
+    if isinstance(observed.installed, Unknown):
+        return ""
+    installed = observed.installed.get(wish.release)
+    if installed is None:
+        return "its tree is not installed"
+    if installed.fault:
+        return f"its tree is damaged: {installed.fault}"
+    if is_broken(wish, observed):
+        return "a probe failed"
+    return ""
+
+
+def _subclusters(desired: Desired, observed: Observed) -> tuple[Subcluster, ...]:
+    """All subclusters to clear: the configured ones and any other whose files were seen."""
+    seen = () if isinstance(observed.tags, Unknown) else tuple(sorted(observed.tags))
+    return tuple(dict.fromkeys((*desired.subclusters, *seen)))
+
+
+def _prepare(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[Action]:
+    if isinstance(observed.installed, Unknown):
+        return
+    if wish.release in observed.draining:
+        yield Undrain(wish.release)
+    installed = observed.installed.get(wish.release)
+    if installed is None or installed.fault:
+        yield Install(wish.release)
+    elif not _is_composed(installed, observed):
+        if not isinstance(observed.profile, Unknown):
+            yield Compose(wish.release)
+    elif due := _due_probes(wish, installed, desired, observed, now):
+        yield Probe(wish.release, due)
+
+
+def _due_probes(
+    wish: Wish, installed: Installed, desired: Desired, observed: Observed, now: datetime
+) -> tuple[ProbeName, ...]:
+    def is_due(seen: ProbeSeen | None) -> bool:
+        if seen is None:
+            return True
+        # Half the age, so that a pass is renewed before it grows stale.
+        limit = desired.probe_max_age_s / 2 if seen.status is Status.OK else desired.probe_retry_s
+        return now - seen.at >= timedelta(seconds=limit)
+
+    return tuple(probe for probe in wish.probes if is_due(_verdict(wish, probe, installed, observed)))
+
+
+def _retire(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[Action]:
+    if isinstance(observed.installed, Unknown) or wish.release not in observed.installed:
+        return
+    if isinstance(observed.tags, Unknown) or _is_named(wish, observed.tags):
+        return
+    if observed.current.get(wish.component) == wish.release:
+        return
+    since = observed.draining.get(wish.release)
+    if since is None:
+        yield Drain(wish.release)
+    elif _is_drained(wish, observed) and now - since >= timedelta(seconds=desired.drain_s):
+        yield Remove(wish.release, wish.reason)
+
+
+def _is_drained(wish: Wish, observed: Observed) -> bool:
+    if isinstance(observed.published, Unknown) or isinstance(observed.in_use, Unknown):
+        return False
+    published = observed.published is not None and _is_named(wish, observed.published)
+    return not published and wish.release not in observed.in_use
+
+
+def _is_named(wish: Wish, tags: Mapping[Subcluster, frozenset[Tag]]) -> bool:
+    return any(tag in there for there in tags.values() for tag in wish.tags.values())
+
+
+def _switch(desired: Desired, observed: Observed, now: datetime) -> Iterator[Switch]:
+    if isinstance(observed.installed, Unknown):
+        return
+    wishes: dict[Component, list[Wish]] = {}
+    for wish in desired.wishes:
+        wishes.setdefault(wish.component, []).append(wish)
+    for component, rivals in sorted(wishes.items()):
+        current = observed.current.get(component)
+        chosen = _choose(rivals, current, desired, observed, now)
+        if chosen != current:
+            yield Switch(component, chosen)
+
+
+def _choose(
+    rivals: list[Wish], current: ReleaseId | None, desired: Desired, observed: Observed, now: datetime
+) -> ReleaseId | None:
+    """Give the newest release users may be sent to; the present one stays unless it is at fault."""
+    ready = [
+        wish
+        for wish in rivals
+        if wish.stance is Stance.WANTED and is_ready(wish, observed, desired.probe_max_age_s, now)
+    ]
+    sitting = next((wish for wish in rivals if wish.release == current and not _is_at_fault(wish, observed)), None)
+    if sitting is not None:
+        ready.append(sitting)
+    if not ready:
+        return None
+    # Equal versions (another platform): the sitting one stays, else the smaller id, so that it settles.
+    return max(ready, key=lambda wish: (version_key(wish.version), wish is sitting, wish.release)).release
+
+
+def _is_at_fault(wish: Wish, observed: Observed) -> bool:
+    installed = _find(observed.installed, wish.release)
+    return wish.stance is Stance.UNWANTED or installed is None or bool(installed.fault) or is_broken(wish, observed)
+
+
+def _tag(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[AddTags]:
+    if wish.stance is not Stance.WANTED or not wish.announce or isinstance(observed.tags, Unknown):
+        return
+    if wish.release in observed.draining or not is_ready(wish, observed, desired.probe_max_age_s, now):
+        return
+    for subcluster in desired.subclusters:
+        there = observed.tags.get(subcluster, frozenset())
+        missing = tuple((vo, tag) for vo, tag in sorted(wish.tags.items()) if tag not in there)
+        if missing:
+            yield AddTags(wish.release, subcluster, missing)
+
+
+def _find(installed: Mapping[ReleaseId, Installed] | Unknown, release: ReleaseId) -> Installed | None:
+    return None if isinstance(installed, Unknown) else installed.get(release)
+
+
+def _is_composed(installed: Installed, observed: Observed) -> bool:
+    """An environment composed earlier serves on while the site's settings cannot be read."""
+    if isinstance(observed.profile, Unknown):
+        return bool(installed.profile)
+    return installed.profile == observed.profile
+
+
+def _verdict(wish: Wish, probe: ProbeName, installed: Installed, observed: Observed) -> ProbeSeen | None:
+    seen = observed.probes.get((wish.release, probe))
+    return seen if seen is not None and seen.profile == installed.profile else None
+
+
+def _is_fresh_ok(seen: ProbeSeen | None, max_age_s: int, now: datetime) -> bool:
+    return seen is not None and seen.status is Status.OK and now - seen.at < timedelta(seconds=max_age_s)

@@ -1,0 +1,1 @@
+"""The probe side: find probes, run them contained, understand what they say."""

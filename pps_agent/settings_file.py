@@ -1,0 +1,244 @@
+"""Reads the settings files: ``agent.toml`` and ``conf.d/*.toml`` beside it, later files win.
+
+Tables merge (``[probes.env]`` too), values and lists replace. All faults of all files are listed together, each as
+``path:line: text``. Files whose names begin with a dot are an editor's and are not read.
+Source: TOML 1.0.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, get_args, get_origin, get_type_hints
+
+from pps_agent.errors import ConfigError
+from pps_agent.settings import Settings
+from pps_wire import names
+from pps_wire.errors import WireError
+
+_HEADER = re.compile(r"^\s*\[\s*([A-Za-z0-9_.-]+)\s*\]")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_-]+)(?:\.([A-Za-z0-9_-]+))?\s*=")
+_MAX_SECONDS: Final = 10 * 366 * 86_400
+"""Beyond ten years a time is a slip of the pen, and dates could not be reckoned with it."""
+_PARSERS: Final[Mapping[Any, Callable[[str], str]]] = {
+    names.Site: names.parse_site,
+    names.Vo: names.parse_vo,
+    names.Subcluster: names.parse_subcluster,
+    names.Component: names.parse_component,
+    names.Platform: names.parse_platform,
+}
+_SCHEMES: Final = {
+    "repository": ("http://", "https://"),
+    "collector": ("https://",),
+    "infosys": ("ldap://", "ldaps://"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The effective settings and, per ``section.key``, where the value came from (``path:line``)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    files: tuple[Path, ...]
+
+
+def load_settings(path: Path) -> Loaded:
+    """Read the settings. Raises: ConfigError listing every fault of every file."""
+    reading = _Reading(path.parent)
+    files = (path, *sorted((path.parent / "conf.d").glob("[!.]*.toml")))
+    for file in files:
+        reading.add(file)
+    settings = reading.build(path)
+    return Loaded(settings, reading.origins, files)
+
+
+class _Reading:
+    """Collects values, their places and all faults while the files are read."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.values: dict[str, dict[str, Any]] = {}
+        self.origins: dict[str, str] = {}
+        self.faults: list[str] = []
+
+    def add(self, path: Path) -> None:
+        try:
+            raw = path.read_bytes()
+            text = raw.decode()
+            content = tomllib.loads(text)
+        except OSError as exc:
+            self.faults.append(f"{path}: {exc.strerror}; create it or name another with --config")
+            return
+        except UnicodeDecodeError as exc:
+            line = raw.count(b"\n", 0, exc.start) + 1
+            self.faults.append(f"{path}:{line}: not valid TOML: not UTF-8")
+            return
+        except tomllib.TOMLDecodeError as exc:
+            found = re.search(r"line (\d+)", str(exc))  # else it says "at end of document"
+            line = int(found[1]) if found else len(text.splitlines()) or 1
+            self.faults.append(f"{path}:{line}: not valid TOML: {exc}")
+            return
+        except RecursionError:
+            self.faults.append(f"{path}:1: not valid TOML: nested too deeply")
+            return
+        lines = _find_lines(text)
+        sections = {field.name for field in fields(Settings)}
+        for section, table in content.items():
+            place = f"{path}:{lines.get((section, ''), lines.get(('', section), 1))}"
+            if section not in sections:
+                self.faults.append(f"{place}: unknown section [{section}]{_suggest(section, sections)}")
+                continue
+            if not isinstance(table, dict):
+                self.faults.append(f"{place}: {section} must be a table: write [{section}] on a line of its own")
+                continue
+            for key, value in table.items():
+                self._add_value(section, key, value, f"{path}:{lines.get((section, key), 1)}")
+
+    def _add_value(self, section: str, key: str, value: Any, place: str) -> None:
+        known = {field.name for field in fields(_section_type(section))}
+        if key not in known:
+            self.faults.append(f"{place}: unknown key {key!r} in [{section}]{_suggest(key, known)}")
+            return
+        values = self.values.setdefault(section, {})
+        before = values.get(key)
+        values[key] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
+        self.origins[f"{section}.{key}"] = place
+
+    def build(self, path: Path) -> Settings:
+        sections = {field.name: self._build_section(field.name, path) for field in fields(Settings)}
+        if self.faults:
+            raise ConfigError(self.faults)
+        settings = Settings(**sections)
+        self.faults += (f"{self._place(key, path)}: {text}" for key, text in _find_conflicts(settings))
+        if self.faults:
+            raise ConfigError(self.faults)
+        return settings
+
+    def _build_section(self, section: str, path: Path) -> Any:
+        kind = _section_type(section)
+        hints = get_type_hints(kind)
+        given: dict[str, Any] = {}
+        for field in fields(kind):
+            if field.name in self.values.get(section, {}):
+                try:
+                    given[field.name] = self._convert(self.values[section][field.name], hints[field.name], field)
+                except (ValueError, WireError) as exc:
+                    place = self._place(f"{section}.{field.name}", path)
+                    self.faults.append(f"{place}: {section}.{field.name}: {exc}")
+            elif field.metadata.get("required"):
+                self.faults.append(f"{path}: {section}.{field.name} is missing: {field.metadata['help']}")
+        return None if self.faults else kind(**given)
+
+    def _convert(self, value: Any, hint: Any, field: Field[Any]) -> Any:
+        if get_origin(hint) is UnionType:
+            hint = next(part for part in get_args(hint) if part is not NoneType)
+        if get_origin(hint) is tuple:
+            if not isinstance(value, list):
+                raise ValueError(f"{value!r} must be a list, e.g. [{_example(get_args(hint)[0])}]")
+            if not value and field.metadata.get("required"):
+                raise ValueError(f"must not be empty: {field.metadata['help']}")
+            return tuple(self._convert(item, get_args(hint)[0], field) for item in value)
+        if get_origin(hint) is dict:
+            return _check_variables(value)
+        if hint is int:
+            return _check_int(value, field)
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} must be text in quotes")
+        choices = field.metadata.get("choices")
+        if choices and value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        if "\0" in value:
+            raise ValueError(f"{value!r} holds a NUL, which no file name or address may")
+        if hint is Path:
+            if not value:
+                raise ValueError("must not be empty; leave the key out for the default")
+            return (self.base / value).absolute()
+        return _PARSERS[hint](value) if hint in _PARSERS else value
+
+    def _place(self, key: str, path: Path) -> str:
+        return self.origins.get(key, str(path))
+
+
+def describe_fields() -> Iterator[tuple[str, Field[Any], Any]]:
+    """Give every setting as (section, field, type) in file order, for docs and ``config show``."""
+    for section in fields(Settings):
+        kind = _section_type(section.name)
+        hints = get_type_hints(kind)
+        for field in fields(kind):
+            yield section.name, field, hints[field.name]
+
+
+def default_of(field: Field[Any]) -> Any:
+    """Give a setting's default, or None when it must be given."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return None if field.default is MISSING else field.default
+
+
+def _section_type(section: str) -> Any:
+    return get_type_hints(Settings)[section]
+
+
+def _find_lines(text: str) -> dict[tuple[str, str], int]:
+    """Map (section, key) to its line; the parser of the standard library does not tell."""
+    lines: dict[tuple[str, str], int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            section, _, key = header[1].partition(".")
+            lines.setdefault((section, key), number)
+        elif key_match := _KEY.match(line):
+            first, second = key_match[1], key_match[2]
+            lines.setdefault((section, first) if section or second is None else (first, second), number)
+    return lines
+
+
+def _suggest(word: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _check_int(value: Any, field: Field[Any]) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} must be a whole number")
+    minimum = field.metadata.get("minimum")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{value} is less than {minimum}")
+    if field.name.endswith("_s") and value > _MAX_SECONDS:
+        raise ValueError(f"{value} s is more than ten years")
+    if value >= 2**63:
+        raise ValueError(f"{value} is too large")
+    return value
+
+
+def _check_variables(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ValueError(f"{value!r} must be a table of texts")
+    for name in value:
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+            raise ValueError(f"{name!r} is not the name of an environment variable")
+        if "\0" in value[name]:
+            raise ValueError(f"{name} holds a NUL, which no environment variable may")
+    return dict(value)
+
+
+def _example(hint: Any) -> str:
+    return '"/etc/x"' if hint is Path else '"name"'
+
+
+def _find_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Give impossible pairs and addresses that cannot work."""
+    age, interval = settings.probes.max_age_s, settings.daemon.interval_s
+    if age < 2 * interval:
+        yield (
+            "probes.max_age_s",
+            f"probes.max_age_s = {age} is less than twice daemon.interval_s = {interval}: raise it or lower that one",
+        )
+    for section, schemes in _SCHEMES.items():
+        url = getattr(settings, section).url
+        if url and not url.startswith(schemes):
+            yield f"{section}.url", f"{section}.url: {url!r} must begin with {' or '.join(schemes)}"

@@ -1,0 +1,265 @@
+"""What the loop talks about: what is wanted, what was seen, what to do, what came of it. Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Subcluster, Tag, Vo
+from pps_wire.release import Release, Withdrawal
+from pps_wire.report import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The agent could not look. Never the same as "not there": nothing is removed because of it."""
+
+    reason: str
+
+
+# --- what the publisher says ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRef:
+    """The TUF target that holds a release's manifest: path below ``targets/``, length, sha256 (hex)."""
+
+    path: str
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A release named by verified metadata, and its withdrawal if there is one."""
+
+    release: Release
+    manifest: ManifestRef
+    withdrawn: Withdrawal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSet:
+    """All offers of the last metadata that verified; ``problem`` says why a newer one was not had.
+
+    ``expires_at`` is the earliest expiry among the roles the offers rest on.
+    """
+
+    offers: tuple[Offer, ...]
+    expires_at: datetime
+    problem: str = ""
+
+
+# --- what the site wants ------------------------------------------------------------------------
+
+
+class Stance(Enum):
+    """What the site's policy says of one release."""
+
+    WANTED = "wanted"
+    HELD = "held"
+    """Nothing new is done, what is there stays: waits for a person, or trust is stale."""
+    UNWANTED = "unwanted"
+    """Untag, drain, remove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One release as the site wants it. ``tags`` announce it, one per supported VO.
+
+    ``announce`` False withholds (and withdraws) the tags while the tree stays.
+    """
+
+    release: ReleaseId
+    component: Component
+    version: str
+    stance: Stance
+    reason: str
+    tags: Mapping[Vo, Tag] = field(default_factory=dict)
+    probes: tuple[ProbeName, ...] = ()
+    announce: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Everything the site wants, for one pure call of ``plan``."""
+
+    wishes: tuple[Wish, ...]
+    subclusters: tuple[Subcluster, ...]
+    probe_max_age_s: int
+    probe_retry_s: int
+    drain_s: int
+    paused: bool = False
+
+
+# --- what was seen ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """One release directory with its commit mark. ``fault`` tells the first thing that is not as the manifest says.
+
+    ``tags`` and ``component`` come from the copy of the signed description kept with the tree, so that
+    a release can be untagged after the repository forgot it. ``profile`` is the fingerprint of the site
+    settings its environment was composed from; empty means none was composed yet.
+    """
+
+    release: Release
+    profile: str = ""
+    fault: str = ""
+
+    @property
+    def id(self) -> ReleaseId:
+        """The release's id."""
+        return self.release.id
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSeen:
+    """The newest verdict of one probe on one release.
+
+    ``profile`` is the fingerprint of the environment it ran in; in another one it proves nothing.
+    """
+
+    status: Status
+    at: datetime
+    summary: str = ""
+    profile: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a look at store, probe history, tag files and information system gave."""
+
+    installed: Mapping[ReleaseId, Installed] | Unknown
+    current: Mapping[Component, ReleaseId]
+    profile: str | Unknown
+    probes: Mapping[tuple[ReleaseId, ProbeName], ProbeSeen]
+    tags: Mapping[Subcluster, frozenset[Tag]] | Unknown
+    published: Mapping[Subcluster, frozenset[Tag]] | Unknown | None
+    """None where the site has no information system configured."""
+    draining: Mapping[ReleaseId, datetime]
+    in_use: frozenset[ReleaseId] | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What this node offers to a release: architecture, glibc version, OS id (os-release ID + VERSION_ID)."""
+
+    arch: str
+    glibc: tuple[int, int]
+    os: str
+    platforms: tuple[Platform, ...] = ()
+
+
+# --- what to do, and what came of it ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Fetch, verify and place a release beside the others (or again, when it was damaged)."""
+
+    release: ReleaseId
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """Write the release's environment from the site's settings."""
+
+    release: ReleaseId
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Run probes of a release in its environment."""
+
+    release: ReleaseId
+    probes: tuple[ProbeName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Make a release (or none) the current one of its component, as a new generation."""
+
+    component: Component
+    release: ReleaseId | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddTags:
+    """Announce a release: add tags to the files of a subcluster."""
+
+    release: ReleaseId
+    subcluster: Subcluster
+    tags: tuple[tuple[Vo, Tag], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTags:
+    """Stop announcing a release on a subcluster."""
+
+    release: ReleaseId
+    subcluster: Subcluster
+    tags: tuple[tuple[Vo, Tag], ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Note that no new job is sent to a release from now on."""
+
+    release: ReleaseId
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain:
+    """Forget the note: the release is wanted again."""
+
+    release: ReleaseId
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a drained release's tree."""
+
+    release: ReleaseId
+    reason: str
+
+
+Action = Install | Compose | Probe | Switch | AddTags | RemoveTags | Drain | Undrain | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """One run of one probe. ``release`` None is the production client. Times in seconds, sizes in bytes.
+
+    ``details`` is output after the first line (or stderr when stdout was empty), already cut to size.
+    """
+
+    probe: ProbeName
+    release: ReleaseId | None
+    status: Status
+    summary: str
+    details: str
+    started_at: datetime
+    duration_s: float
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    truncated_bytes: int = 0
+    leftovers_killed: int = 0
+    cpu_s: float = 0.0
+    max_rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one action; ``error`` empty means it did what it says. ``facts`` are figures for people."""
+
+    action: Action
+    at: datetime
+    took_s: float
+    error: str = ""
+    exit_code: int = 0
+    facts: Mapping[str, object] = field(default_factory=dict)
+    results: tuple[ProbeResult, ...] = ()

@@ -1,0 +1,196 @@
+"""Tag lists on disk: the one lock, bounded reads, writes that keep a file's owner, group and mode.
+
+List files often belong to a VO's software manager, who may write into the directory: nothing
+planted there (link, fifo, huge file) may make the agent read or write anything else.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pps_agent.files import save_bytes, sync_directory
+from pps_agent.tags.errors import TagFileError
+
+LOCK_NAME: Final = ".pps-tags.lock"
+MAX_LIST_BYTES: Final = 16 * 1024**2
+_LOCK_POLL_S: Final = 0.01
+
+
+@contextlib.contextmanager
+def locked(base: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the lock of a tag base. The base must exist. Raises: TagFileError."""
+    path = base / LOCK_NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as exc:
+        raise TagFileError(f"cannot open the lock {path}: {exc.strerror}; {_remedy(base)}") from exc
+    try:
+        _wait_for_lock(descriptor, path, timeout_s)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def load_list(path: Path) -> bytes | None:
+    """Read one list; None when there is none. Raises: TagFileError when it cannot be known."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise TagFileError(_unreadable(path, exc)) from exc
+    try:
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise TagFileError(f"{path} is not a regular file: move it away")
+            content = stream.read(MAX_LIST_BYTES + 1)
+    except OSError as exc:
+        raise TagFileError(_unreadable(path, exc)) from exc
+    if len(content) > MAX_LIST_BYTES:
+        raise TagFileError(f"{path} is larger than {MAX_LIST_BYTES} bytes: see who fills it and cut it down")
+    return content
+
+
+def list_directories(path: Path) -> tuple[str, ...]:
+    """Give the sorted names of the directories in ``path``; none when it is absent. Raises: TagFileError."""
+    try:
+        with os.scandir(path) as entries:
+            return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+    except FileNotFoundError:
+        return ()
+    except OSError as exc:
+        raise TagFileError(_unreadable(path, exc)) from exc
+
+
+def save_list(path: Path, content: bytes) -> None:
+    """Replace one list durably, keeping owner, group and mode of the file that is there.
+
+    The caller holds the lock. Raises: TagFileError; the list is as it was then.
+    """
+    try:
+        _sweep(path)
+        before = _stat(path)
+        if before is None:
+            save_bytes(path, content, mode=0o644)
+        elif _would_keep(path.parent, before):
+            save_bytes(path, content, mode=stat.S_IMODE(before.st_mode))
+        else:
+            _save_as(path, content, before)
+    except OSError as exc:
+        raise TagFileError(f"cannot write {path}: {exc.strerror}; check space and permissions") from exc
+
+
+def make_directories(path: Path, base: Path) -> tuple[Path, ...]:
+    """Create the missing directories from ``base`` (which must exist) down to ``path``; give those created.
+
+    Readable for all whatever the umask, since other accounts publish the lists; a setgid bit the
+    parent hands down stays. Raises: TagFileError.
+    """
+    created: list[Path] = []
+    try:
+        for directory in reversed([path, *path.parents]):
+            if directory.is_relative_to(base) and directory != base and not directory.is_dir():
+                directory.mkdir()
+                created.append(directory)
+                directory.chmod(stat.S_IMODE(directory.stat().st_mode) | 0o755)
+                sync_directory(directory.parent)
+    except OSError as exc:
+        remove_directories(created)
+        raise TagFileError(f"cannot create {path}: {exc.strerror}; {_remedy(base)}") from exc
+    return tuple(created)
+
+
+def remove_directories(created: list[Path] | tuple[Path, ...]) -> None:
+    """Remove directories made a moment ago, deepest first; one that somebody uses meanwhile stays."""
+    for directory in reversed(created):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _wait_for_lock(descriptor: int, path: Path, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()  # never set: flock has no time limit of its own
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            if exc.errno not in (errno.EAGAIN, errno.EACCES):
+                raise TagFileError(f"cannot lock {path}: {exc.strerror}; does its file system support flock?") from exc
+            if time.monotonic() >= deadline:
+                raise TagFileError(
+                    f"{path} has been locked for {timeout_s:g} s: find its holder with `fuser {path}`, then try again"
+                ) from exc
+            pause.wait(_LOCK_POLL_S)
+        else:
+            return
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise TagFileError(f"{path} is not a regular file: move it away")
+    return found
+
+
+def _would_keep(directory: Path, before: os.stat_result) -> bool:
+    """Tell whether a new file in this directory gets the old one's owner and group by itself."""
+    parent = directory.stat()
+    group = parent.st_gid if parent.st_mode & stat.S_ISGID else os.getegid()
+    return (before.st_uid, before.st_gid) == (os.geteuid(), group)
+
+
+def _save_as(path: Path, content: bytes, before: os.stat_result) -> None:
+    """Replace a list of another owner, as ``save_bytes`` does, with owner and group set before it takes the name.
+
+    All through one descriptor: the directory may belong to an account that would swap the temporary
+    file for a link to something better.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException as exc:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        if isinstance(exc, PermissionError):
+            raise TagFileError(
+                f"cannot write {path} and keep its owner {before.st_uid}:{before.st_gid}: "
+                f"run as that account, or give the directory the setgid bit and this account's group"
+            ) from exc
+        raise
+    sync_directory(path.parent)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a writer killed in the middle left beside the list; the lock says it is dead."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _unreadable(path: Path, exc: OSError) -> str:
+    if exc.errno == errno.ELOOP:
+        return f"{path} is a symbolic link, which is not followed: put a regular file there"
+    return f"cannot read {path}: {exc.strerror}; its tags are unknown until this account may read it"
+
+
+def _remedy(base: Path) -> str:
+    if not base.is_dir():
+        return f"create the tag directory {base}, or set paths.tags to where the site's tag files are"
+    return f"let this account write to {base}"

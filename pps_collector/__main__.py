@@ -1,0 +1,5 @@
+"""``python -m pps_collector``: the same as ``pps-collector``."""
+
+from pps_collector.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""How reports come in: bounded reading, judging, one writer, an answer only after the commit."""

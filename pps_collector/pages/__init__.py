@@ -1,0 +1,1 @@
+"""What people see: which version is where, and how it does."""

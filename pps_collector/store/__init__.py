@@ -1,0 +1,1 @@
+"""The database: tables, connections, schema migrations, and the one way records get in."""

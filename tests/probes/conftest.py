@@ -1,0 +1,93 @@
+"""Probes written on the spot, and runners to run them."""
+
+import os
+import select
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pps_agent.probes.catalogue import ProbeDefinition
+from pps_agent.probes.client import RunnerClient, start_runner
+from pps_wire.names import ProbeName
+
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+WriteProbe = Callable[..., ProbeDefinition]
+
+
+def require(missing: str) -> None:
+    """Skip a test by name when a service is missing; where CI=true, fail."""
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have two users")
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """Give a directory that other users can enter, which tmp_path is not."""
+    path = Path(tempfile.mkdtemp(prefix="pps-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def write_probe(public_directory: Path) -> WriteProbe:
+    """Give a function that writes an executable and defines it as a probe."""
+
+    def write(body: str, *, name: str = "it", interpreter: str = "/bin/sh", **fields: object) -> ProbeDefinition:
+        run = public_directory / name
+        run.write_text(f"#!{interpreter}\n{body}\n")
+        run.chmod(0o755)
+        return ProbeDefinition(name=ProbeName(f"org.test.{name}"), run=run, **{"timeout_s": 20, **fields})  # type: ignore[arg-type]
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[RunnerClient]:
+    """Give one runner for all tests of a module."""
+    with start_runner() as client:
+        yield client
+
+
+def processes_with(marker: str) -> set[int]:
+    """List living processes that were started with this text in their environment."""
+    found = set()
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                if marker.encode() in (directory / "environ").read_bytes():
+                    found.add(int(directory.name))
+            except OSError:
+                continue
+    return found - {os.getpid()}
+
+
+def ends_within(pid: int, seconds: float) -> bool:
+    """Wait for the end of any process; True when it has ended."""
+    try:
+        pinned = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([pinned], [], [], seconds)[0])
+    finally:
+        os.close(pinned)
+
+
+def wait_for_text(path: Path, lines: int, process_alive: Callable[[], bool]) -> list[str]:
+    """Wait until a file (a FIFO is not possible across users) has this many lines."""
+    for _ in range(2000):
+        found = path.read_text().split("\n")[:-1] if path.exists() else []
+        if len(found) >= lines:
+            return found
+        assert process_alive(), "the process that should write ended"
+        select.select([], [], [], 0.01)
+    raise AssertionError(f"{path} never had {lines} lines")

@@ -1,0 +1,212 @@
+"""Small worlds for the plan's property tests: every combination of wishes and sights, and a model that acts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from pps_agent.state import (
+    Action,
+    AddTags,
+    Compose,
+    Desired,
+    Drain,
+    Install,
+    Installed,
+    Observed,
+    Probe,
+    ProbeSeen,
+    Remove,
+    RemoveTags,
+    Stance,
+    Switch,
+    Undrain,
+    Unknown,
+    Wish,
+)
+from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Subcluster, Tag, Version, Vo
+from pps_wire.release import Artifact, Release, ReleaseClass, Requires
+from pps_wire.report import Status
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+MAX_AGE_S = 4 * 3600
+RETRY_S = 600
+DRAIN_S = 86_400
+PROFILE = "profile-a"
+PLATFORM = Platform("x86_64-glibc2.36")
+PROBES = (ProbeName("org.pps.wn.env"), ProbeName("org.pps.se.xroot"))
+SUBCLUSTERS = (Subcluster("ce1.example.org"), Subcluster("ce2.example.org"))
+
+
+def make_release(component: str, version: str, vos: tuple[str, ...] = ("dteam", "ops"), **fields: object) -> Release:
+    """Give a release description with harmless defaults."""
+    values: dict[str, object] = {
+        "component": Component(component),
+        "version": Version(version),
+        "platform": PLATFORM,
+        "class_": ReleaseClass.CLIENT_BC,
+        "vos": tuple(Vo(vo) for vo in vos),
+        "tag_suffix": f"pps-{component}-{version}",
+        "requires": Requires(arch="x86_64", glibc="2.17"),
+        "artifact": Artifact(path="artifacts/a.tar.zst", length=1, sha256="0" * 64, installed_bytes=1, files=1),
+        "probes": PROBES,
+    }
+    return Release(**(values | fields))  # type: ignore[arg-type]
+
+
+RELEASES = tuple(make_release(c, v) for c, v in (("xroot", "1.0"), ("xroot", "1.1"), ("gfal", "2.0")))
+ALL_TAGS = tuple(sorted(tag for release in RELEASES for tag in release.tags().values()))
+
+
+def make_wish(release: Release, stance: Stance = Stance.WANTED, **fields: object) -> Wish:
+    """Give the wish a policy would make of a release."""
+    values: dict[str, object] = {
+        "release": release.id,
+        "component": release.component,
+        "version": release.version,
+        "stance": stance,
+        "reason": "because",
+        "tags": release.tags(),
+        "probes": release.probes,
+    }
+    return Wish(**(values | fields))  # type: ignore[arg-type]
+
+
+def make_desired(*wishes: Wish, **fields: object) -> Desired:
+    """Give a desired state with this module's limits."""
+    values: dict[str, object] = {
+        "wishes": wishes,
+        "subclusters": SUBCLUSTERS,
+        "probe_max_age_s": MAX_AGE_S,
+        "probe_retry_s": RETRY_S,
+        "drain_s": DRAIN_S,
+    }
+    return Desired(**(values | fields))  # type: ignore[arg-type]
+
+
+def make_observed(**fields: object) -> Observed:
+    """Give the sight of an empty site whose every part could be looked at."""
+    values: dict[str, object] = {
+        "installed": {},
+        "current": {},
+        "profile": PROFILE,
+        "probes": {},
+        "tags": {subcluster: frozenset() for subcluster in SUBCLUSTERS},
+        "published": None,
+        "draining": {},
+        "in_use": frozenset(),
+    }
+    return Observed(**(values | fields))  # type: ignore[arg-type]
+
+
+_UNKNOWN = Unknown("could not look")
+_AGES_S = (0, 60, RETRY_S, MAX_AGE_S // 2 + 1, MAX_AGE_S, MAX_AGE_S + 1, 30 * 86_400)
+_DRAINS = (NOW, NOW - timedelta(seconds=DRAIN_S), NOW - timedelta(days=9))
+
+
+def draw_desired(rng: Random) -> Desired:
+    """Give any wish for any subset of the releases."""
+    wishes = [
+        make_wish(
+            release,
+            rng.choice([Stance.WANTED, *Stance]),
+            announce=rng.random() < 0.8,
+            probes=rng.choice([PROBES, PROBES, PROBES[:1], ()]),
+        )
+        for release in RELEASES
+        if rng.random() < 0.75
+    ]
+    return make_desired(*wishes, paused=rng.random() < 0.15)
+
+
+def draw_observed(rng: Random) -> Observed:
+    """Give any sight of the site, each part of which may be unknown; half of the verdicts are fresh passes."""
+
+    def or_unknown(value: Any) -> Any:
+        return _UNKNOWN if rng.random() < 0.15 else value
+
+    installed = {
+        release.id: Installed(
+            release,
+            profile=rng.choice([PROFILE, PROFILE, PROFILE, "profile-old", ""]),
+            fault=rng.choice(["", "", "", "", "bin/xrdcp: 3 bytes where the manifest says 4"]),
+        )
+        for release in RELEASES
+        if rng.random() < 0.7
+    }
+    current = {
+        component: rng.choice(there)
+        for component in (Component("xroot"), Component("gfal"))
+        if (there := [r.id for r in RELEASES if r.component == component and r.id in installed]) and rng.random() < 0.5
+    }
+    return Observed(
+        installed=or_unknown(installed),
+        current=current,
+        profile=or_unknown(PROFILE),
+        probes={
+            (release.id, probe): _draw_verdict(rng, installed.get(release.id))
+            for release in RELEASES
+            for probe in PROBES
+            if rng.random() < 0.85
+        },
+        tags=or_unknown(_draw_tags(rng)),
+        published=or_unknown(rng.choice([None, _draw_tags(rng)])),
+        draining={release.id: rng.choice(_DRAINS) for release in RELEASES if rng.random() < 0.4},
+        in_use=or_unknown(frozenset(release.id for release in RELEASES if rng.random() < 0.3)),
+    )
+
+
+def _draw_verdict(rng: Random, installed: Installed | None) -> ProbeSeen:
+    if rng.random() < 0.6:
+        return ProbeSeen(Status.OK, NOW, "fine", PROFILE if installed is None else installed.profile)
+    at = NOW - timedelta(seconds=rng.choice(_AGES_S))
+    return ProbeSeen(rng.choice(list(Status)), at, "said so", rng.choice([PROFILE, PROFILE, "profile-old"]))
+
+
+def _draw_tags(rng: Random) -> dict[Subcluster, frozenset[Tag]]:
+    density = rng.choice([0.0, 0.3, 0.7])
+    return {subcluster: frozenset(tag for tag in ALL_TAGS if rng.random() < density) for subcluster in SUBCLUSTERS}
+
+
+def act(observed: Observed, action: Action, now: datetime, verdict: Callable[[ReleaseId], Status]) -> Observed:
+    """Give the world after one action that did what it says; probes answer by ``verdict``."""
+    installed = {} if isinstance(observed.installed, Unknown) else dict(observed.installed)
+    match action:
+        case Install(release):
+            description = next(known for known in RELEASES if known.id == release)
+            verdicts = {key: seen for key, seen in observed.probes.items() if key[0] != release}
+            return replace(observed, installed=installed | {release: Installed(description)}, probes=verdicts)
+        case Compose(release):
+            assert isinstance(observed.profile, str)
+            return replace(
+                observed, installed=installed | {release: replace(installed[release], profile=observed.profile)}
+            )
+        case Probe(release, probes):
+            seen = ProbeSeen(verdict(release), now, "ran", installed[release].profile)
+            return replace(observed, probes=dict(observed.probes) | {(release, probe): seen for probe in probes})
+        case Switch(component, release):
+            others = {key: value for key, value in observed.current.items() if key != component}
+            return replace(observed, current=others if release is None else others | {component: release})
+        case AddTags(_, subcluster, tags):
+            return _with_tags(observed, subcluster, lambda there: there | {tag for _, tag in tags})
+        case RemoveTags(_, subcluster, tags):
+            return _with_tags(observed, subcluster, lambda there: there - {tag for _, tag in tags})
+        case Drain(release):
+            return replace(observed, draining={**observed.draining, release: now})
+        case Undrain(release):
+            return replace(observed, draining={k: v for k, v in observed.draining.items() if k != release})
+        case Remove(release):
+            return replace(
+                observed,
+                installed={k: v for k, v in installed.items() if k != release},
+                draining={k: v for k, v in observed.draining.items() if k != release},
+            )
+
+
+def _with_tags(
+    observed: Observed, subcluster: Subcluster, change: Callable[[frozenset[Tag]], frozenset[Tag]]
+) -> Observed:
+    assert not isinstance(observed.tags, Unknown)
+    there = observed.tags.get(subcluster, frozenset())
+    return replace(observed, tags={**observed.tags, subcluster: change(there)})
