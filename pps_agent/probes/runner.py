@@ -14,6 +14,7 @@ socket's directory writable for nobody but its owner, or a probe can put its own
 import argparse
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -56,7 +57,7 @@ def _parse_options(arguments: list[str]) -> argparse.Namespace:
     where.add_argument("--fd", type=int, help="connected stream socket to serve")
     where.add_argument("--listen-fd", type=int, help="listening socket to serve, e.g. 3 under a systemd socket unit")
     where.add_argument("--socket", help="path to listen on")
-    parser.add_argument("--allow-uid", type=int, action="append", default=[], help="user whose agent is served")
+    parser.add_argument("--allow-uid", type=_uid_of, action="append", default=[], help="user (name or id) to serve")
     parser.add_argument("--uid", type=int, help="become this user first")
     parser.add_argument("--gid", type=int, help="and this group")
     options = parser.parse_args(arguments)
@@ -65,6 +66,14 @@ def _parse_options(arguments: list[str]) -> argparse.Namespace:
     if ":" in options.owner or not options.owner:
         parser.error("--owner must not be empty nor hold ':'")
     return options
+
+
+def _uid_of(text: str) -> int:
+    """Give a user's id; systemd units know names only. Raises: argparse.ArgumentTypeError."""
+    try:
+        return int(text) if text.isdecimal() else pwd.getpwnam(text).pw_uid
+    except KeyError as exc:
+        raise argparse.ArgumentTypeError(f"no user is called {text}") from exc
 
 
 def _close_inherited(wanted: set[int]) -> None:

@@ -1,0 +1,1 @@
+"""Making a build from a directory tree or from Debian packages."""
