@@ -24,15 +24,17 @@ def main(keep: bool, from_tree: Path | None, output: str) -> None:
     work = _HOME.resolve() / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    # A plain "kill" must end the servers too, so it becomes the same exception as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     story = Story(work, _HOME.resolve() / "cache", from_tree, lambda name: click.echo(f"demo: {name} …", err=True))
     try:
         done = story.run()
         _print(story, done=done, output=output)
         if keep and done:
             click.echo(f"demo: servers stay up; settings in {work}/site; Ctrl-C ends them", err=True)
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            signal.pause()
     except KeyboardInterrupt:
-        done = False
+        done = keep and not any(step.error for step in story.steps)
     finally:
         story.close()
     sys.exit(0 if done else 1)

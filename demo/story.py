@@ -195,8 +195,9 @@ class Story:
         expect(_standing(done, self._update_build.id)["current"], "the update stays current")
         expect(self._site.tags() == tags, "a failing preview gets no tag")
         expect(self._site.production() == self._before, "production is as it was before")
-        expect(_tells(self.page, standing["reason"]), "the page says why it failed")
-        return f"not switched, not tagged; the page says: {standing['reason'][:110]}", {"reason": standing["reason"]}
+        why = next(seen["summary"] for seen in standing["probes"].values() if seen["status"] == "CRITICAL")
+        expect(_tells(self.page, why), "the page says why it failed")
+        return f"not switched, not tagged; the page says: {why[:110]}", {"reason": why}
 
     def _withdraw(self) -> tuple[str, dict[str, Any]]:
         withdrawn = self._first.id

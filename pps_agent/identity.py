@@ -18,8 +18,9 @@ from cryptography.x509.oid import NameOID
 from pps_agent.errors import ConfigError, FetchError, SiteError
 from pps_agent.files import save_bytes
 from pps_agent.settings import Settings
+from pps_wire.errors import WireError
 from pps_wire.names import Site
-from pps_wire.report import EnrolReply, EnrolRequest
+from pps_wire.report import EnrolRequest, parse_enrol_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,8 @@ def enrol(settings: Settings, token: str) -> Identity:
             permanent=True,
         )
     try:
-        reply = msgspec.json.decode(answer.content, type=EnrolReply)
-    except msgspec.MsgspecError as exc:
+        reply = parse_enrol_reply(answer.content)
+    except WireError as exc:
         raise FetchError(f"{collector.url} gave no enrolment reply: {exc}; check that it is a collector") from exc
     return _save_identity(settings, key, reply.agent, reply.site, reply.certificate, reply.ca)
 

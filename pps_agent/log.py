@@ -25,6 +25,8 @@ def start_logging(*, verbose: bool = False) -> Log:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # The console renders a traceback itself, JSON would say "exc_info": true.
+            *([] if person else [structlog.processors.format_exc_info]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),

@@ -12,7 +12,8 @@ from pps_agent.errors import FetchError, SiteError
 from pps_agent.identity import Identity
 from pps_agent.outbox import Outbox
 from pps_agent.settings import CollectorSettings
-from pps_wire.report import Ack, Batch, Problem, Refusal
+from pps_wire.errors import WireError
+from pps_wire.report import Batch, Refusal, parse_ack, parse_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ def _judge(answer: requests.Response) -> _Next:
     if answer.status_code == requests.codes.ok:
         return _Next.ACKNOWLEDGE
     try:
-        problem = msgspec.json.decode(answer.content, type=Problem)
-    except msgspec.MsgspecError:
+        problem = parse_problem(answer.content)
+    except WireError:
         problem = None
     if problem is not None and problem.code is Refusal.EPOCH_CONFLICT:
         return _Next.NEW_EPOCH
@@ -92,7 +93,7 @@ def _judge(answer: requests.Response) -> _Next:
 
 def _read_ack(answer: requests.Response, batch: Batch) -> int:
     try:
-        ack = msgspec.json.decode(answer.content, type=Ack)
-    except msgspec.MsgspecError as exc:
+        ack = parse_ack(answer.content)
+    except WireError as exc:
         raise FetchError(f"the collector's acknowledgement cannot be read: {exc}; results wait") from exc
     return min(ack.ack, batch.last_seq)

@@ -73,7 +73,7 @@ class StoreSettings:
 class EnvironmentSettings:
     """The site's own settings that previews inherit."""
 
-    profile: tuple[str, ...] = _field("files (globs) to inherit, in order", ("/etc/profile.d/*.sh",))
+    profile: tuple[str, ...] = _field("files (globs) to inherit, in order", ("/etc/profile.d/*.sh",), path=True)
     timeout_s: int = _field("time limit for sourcing them", 20, minimum=1)
 
 

@@ -157,6 +157,8 @@ class _Reading:
             if not value:
                 raise ValueError("must not be empty; leave the key out for the default")
             return (self.base / value).absolute()
+        if field.metadata.get("path"):  # a glob: a path all the same, but kept as text
+            return str((self.base / value).absolute())
         return _PARSERS[hint](value) if hint in _PARSERS else value
 
     def _place(self, key: str, path: Path) -> str:

@@ -76,8 +76,8 @@ def _judge(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> t
 
 def _describe_failures(wish: Wish, installed: Installed, observed: Observed) -> str:
     verdicts = ((name, observed.probes.get((wish.release, name))) for name in wish.probes)
-    return "; ".join(
-        f"{name} {seen.status.name}: {seen.summary}"
+    return ", ".join(
+        f"{name} {seen.status.name}"
         for name, seen in verdicts
         if seen is not None and seen.status is not Status.OK and seen.profile == installed.profile
     )

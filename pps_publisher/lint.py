@@ -137,7 +137,7 @@ def _is_direct(node: Node, by_path: Mapping[str, Node]) -> bool:
     reached = posixpath.dirname(node.path)
     for name in names[:-1]:
         reached = posixpath.normpath(posixpath.join(reached, name))
-        if reached != "." and by_path[reached].kind is Kind.LINK:
+        if reached != "." and by_path[reached].kind is not Kind.DIRECTORY:
             return False
     return True
 

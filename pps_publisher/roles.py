@@ -158,23 +158,13 @@ def expires_soon(role: str, signed: Signed, now: datetime) -> bool:
 def release_target(path: str, manifest: bytes, release: Release) -> TargetFile:
     """Give the target of a release: its manifest, with the release as ``custom``."""
     target = TargetFile.from_data(path, manifest, ["sha256"])
-    target.unrecognized_fields["custom"] = canonical_custom(release)
+    target.unrecognized_fields["custom"] = plain_custom(release)
     return target
 
 
-def canonical_custom(release: Release) -> dict[str, Any]:
-    """Give a release's ``custom`` as canonical JSON allows it: TUF signs no fractions.
-
-    Raises: ConfigError when the effort is not a whole number of person-days.
-    """
-    effort = release.changes.effort_pd
+def plain_custom(release: Release) -> dict[str, Any]:
+    """Give a release's ``custom`` as TUF signs and compares it: JSON's own types only."""
     custom: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(render_custom(release)))
-    if effort is not None:
-        if effort != int(effort):
-            raise ConfigError(
-                [f"{release.id}: effort_pd = {effort}: signed metadata holds whole numbers only; round it"]
-            )
-        custom["changes"]["effort_pd"] = int(effort)
     return custom
 
 

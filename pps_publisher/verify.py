@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, MetaFile, Signed, TargetFile
 
@@ -33,7 +32,7 @@ from pps_publisher.roles import (
 )
 from pps_wire.errors import WireError
 from pps_wire.release import parse_release, parse_withdrawal, target_path, withdrawal_path
-from pps_wire.request import FLEET_KEYS_PATH, FleetKeys
+from pps_wire.request import FLEET_KEYS_PATH, parse_fleet_keys
 
 _Step = Callable[[], None]
 _PINNED: Final = (TARGETS, CLIENTS, WITHDRAWALS, FLEET)
@@ -152,8 +151,8 @@ class _Check:
         content = self._content(target)
         if content is not None:
             try:
-                msgspec.json.decode(content, type=FleetKeys)
-            except msgspec.MsgspecError as exc:
+                parse_fleet_keys(content)
+            except WireError as exc:
                 self.problems.append(f"{FLEET_KEYS_PATH}: {exc}")
 
     def unreferenced(self) -> None:

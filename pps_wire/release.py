@@ -84,12 +84,15 @@ class ConfigStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the classifier judges: configuration variables before and after, fixes, effort, flags."""
+    """What the classifier judges: configuration variables before and after, fixes, effort, flags.
+
+    ``effort_ph`` is in person-hours, a whole number: the signed JSON of TUF has no fractions.
+    """
 
     variables_old: dict[str, str] = {}
     variables_new: dict[str, str] = {}
     fixes: tuple[Fix, ...] = ()
-    effort_pd: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    effort_ph: Count | None = None
     effort_validated: bool = False
     flags: dict[Flag, bool] = {}
 

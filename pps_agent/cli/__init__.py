@@ -1,5 +1,6 @@
 """The command line. ``main`` imports nothing heavy, so that ``--version`` costs what Python costs."""
 
+import os
 import sys
 
 
@@ -8,7 +9,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         from pps_agent import __version__  # here and below: the fast path must stay bare
 
-        print(f"pps-agent {__version__}")
+        try:
+            print(f"pps-agent {__version__}", flush=True)
+        except BrokenPipeError:
+            # The reader went away: nothing to say to it, and nothing for the interpreter to flush at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         return
     from pps_agent.cli.app import run
 

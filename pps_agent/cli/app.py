@@ -83,6 +83,9 @@ def app(ctx: click.Context, config: str) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and give its exit code; errors go to stderr, never a traceback for an expected one."""
+    # Store, tags and environments are for others to read, whatever the caller's umask; what is
+    # private (identity, state directory) states its mode where it is made.
+    os.umask(0o022)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to fail
@@ -91,10 +94,6 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
-    except BrokenPipeError:
-        # The reader went away: nothing to say to it, and nothing for the interpreter to flush at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except (click.Abort, KeyboardInterrupt):
         click.echo("pps-agent: interrupted; run the same command again to go on", err=True)
         return 130

@@ -6,9 +6,9 @@ import click
 
 from pps_agent.cli import context
 from pps_agent.cli.describe import describe_action, describe_outcome, describe_standing
-from pps_agent.daemon import run_daemon
 from pps_agent.log import start_logging
 from pps_agent.reconcile import Round, Site
+from pps_agent.state import Stance
 
 
 @click.command()
@@ -37,11 +37,15 @@ def plan(output: str, offline: bool) -> None:
     """Show what a round would do now; change nothing."""
     sight = Site(context.settings(), context.config_path()).look(offline=offline)
     actions = sight.plan()
+    held = [wish for wish in sight.desired.wishes if wish.stance is Stance.HELD]
     if output == "json":
-        context.print_json({"actions": [describe_action(action) for action in actions]})
+        waiting = [{"release": wish.release, "reason": wish.reason} for wish in held]
+        context.print_json({"actions": [describe_action(action) for action in actions], "held": waiting})
         return
     for action in actions:
         context.print_line(describe_action(action)["text"])
+    for wish in held:
+        context.print_line(f"held {wish.release}: {wish.reason}")
     if not actions:
         click.echo("nothing to do")
 
@@ -49,6 +53,8 @@ def plan(output: str, offline: bool) -> None:
 @click.command()
 def run() -> int:
     """Run as a daemon: rounds by the clock until told to stop (SIGTERM); SIGHUP reads the settings anew."""
+    from pps_agent.daemon import run_daemon  # once and plan need no scheduler
+
     return run_daemon(context.config_path(), start_logging())
 
 

@@ -6,12 +6,8 @@ numbering went apart. The rolling digest tells a repeat from other records under
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 from pps_wire.report import Batch, Problem, Refusal, roll_digest, start_digest
-
-MAX_SEQ: Final = 2**53
-"""Numbers beyond cannot be counted up to, and some databases and readers of JSON lose them."""
 
 
 @dataclass(frozen=True, slots=True)

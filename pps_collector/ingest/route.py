@@ -19,8 +19,8 @@ from pps_collector.identity.enrolment import KnownAgent, find_agent
 from pps_collector.identity.peer import STATE_KEY, Peer
 from pps_collector.ingest.body import BodyCutError, BodyTooLargeError, answer, answer_early, header, read_body
 from pps_collector.ingest.inflate import DamagedError, Encoding, TooLargeError, inflate
-from pps_collector.ingest.judge import MAX_SEQ
 from pps_collector.ingest.writer import QueueFullError, Writer
+from pps_wire.document import MAX_INTEGER
 from pps_wire.errors import WireError
 from pps_wire.report import MAX_BODY_BYTES, MAX_WIRE_BYTES, Ack, Batch, Problem, Refusal, parse_batch
 
@@ -146,8 +146,8 @@ def _read_batch(wire: bytes, encoding: Encoding) -> tuple[Batch, int]:
         raise RefusedError(Refusal.TOO_LARGE, f"{exc}; send smaller batches") from exc
     except (DamagedError, WireError) as exc:
         raise RefusedError(Refusal.UNREADABLE, str(exc)) from exc
-    if batch.last_seq > MAX_SEQ:
-        raise RefusedError(Refusal.UNREADABLE, f"sequence numbers beyond {MAX_SEQ} are not taken; begin a new epoch")
+    if batch.last_seq > MAX_INTEGER:
+        raise RefusedError(Refusal.UNREADABLE, f"numbers beyond {MAX_INTEGER} are not taken; begin a new epoch")
     return batch, len(plain)
 
 

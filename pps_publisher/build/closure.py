@@ -63,7 +63,7 @@ def close(graph: Graph, wanted: Iterable[str], is_base: Callable[[str], bool]) -
             ):
                 continue
             if not dependency.names:
-                raise PublishError(f"{package} needs {dependency.text}, which no package provides; run 'apt-get update'")
+                raise PublishError(f"{package} needs {dependency.text}, which nothing provides; run 'apt-get update'")
             chosen[dependency.names[0]] = None
             waiting.append(dependency.names[0])
     return tuple(sorted(chosen))

@@ -2,7 +2,7 @@
 
 A changes file, all keys optional::
 
-    effort_pd = 3
+    effort_ph = 24
     effort_validated = true
     variables_old = { GLITE_WMS = "wms1" }
     variables_new = { GLITE_WMS = "wms2" }

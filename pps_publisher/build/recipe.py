@@ -43,7 +43,7 @@ class Wish:
     """The OS the tree needs besides what its programs show; stated in ``platform`` when that is given."""
     environment: Overlay | None = None
     probes: tuple[ProbeName, ...] = ()
-    changes: Changes = Changes()
+    changes: Changes = Changes()  # noqa: RUF009 - frozen
     config_steps: tuple[ConfigStep, ...] = ()
     replaces: tuple[ReleaseId, ...] = ()
     expires_at: datetime | None = None

@@ -9,10 +9,20 @@ from pps_publisher.chunks import artifact_path, write_artifact
 from pps_publisher.errors import PublishError
 from pps_publisher.files import replacing
 from pps_publisher.lint import Tree
-from pps_publisher.roles import canonical_custom
+from pps_publisher.roles import plain_custom
 from pps_wire.classify import classify_client
 from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Version, Vo, format_release_id
-from pps_wire.release import Artifact, Changes, ConfigStep, Overlay, Release, ReleaseClass, Requires, parse_release, render_custom
+from pps_wire.release import (
+    Artifact,
+    Changes,
+    ConfigStep,
+    Overlay,
+    Release,
+    ReleaseClass,
+    Requires,
+    parse_release,
+    render_custom,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +36,9 @@ class Description:
     vos: tuple[Vo, ...]
     tag_suffix: str
     requires: Requires
-    environment: Overlay = Overlay()
+    environment: Overlay = Overlay()  # noqa: RUF009 - frozen
     probes: tuple[ProbeName, ...] = ()
-    changes: Changes = Changes()
+    changes: Changes = Changes()  # noqa: RUF009 - frozen
     config_steps: tuple[ConfigStep, ...] = ()
     replaces: tuple[ReleaseId, ...] = ()
     expires_at: datetime | None = None
@@ -49,7 +59,7 @@ def check_description(description: Description) -> Release:
     refuse_wrong_class(description)
     nothing = Artifact(path=artifact_path(description.id), length=0, sha256="0" * 64, installed_bytes=0, files=0)
     release = _release_of(description, nothing)
-    canonical_custom(release)
+    plain_custom(release)
     return release
 
 

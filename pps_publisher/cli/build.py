@@ -37,7 +37,7 @@ _CLASSES = [class_.value for class_ in ReleaseClass]
 @click.option("--vo", "vos", multiple=True, required=True, help="VO it is offered to; repeatable.")
 @click.option("--tag-suffix", help="The tag is VO-<vo>-<suffix>; pps-<version> by default.")
 @click.option("--probe", "probes", multiple=True, help="Probe that must pass, e.g. org.pps.wn.softver; repeatable.")
-@click.option("--changes", type=_path, help="TOML file: variables_old/new, fixes, effort_pd, flags, config_steps.")
+@click.option("--changes", type=_path, help="TOML file: variables_old/new, fixes, effort_ph, flags, config_steps.")
 @click.option("--config-step", "steps", multiple=True, help="ID=TEXT of what an administrator must do; repeatable.")
 @click.option("--environment", type=_path, help="TOML file: prepend, assign; from the tree's directories by default.")
 @click.option("--replaces", multiple=True, help="Release id it replaces; repeatable.")

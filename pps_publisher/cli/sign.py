@@ -36,11 +36,15 @@ def command(
     With --dry-run: show what waits, with every release it adds, changes or removes.
     """
     repository = Repository(repo)
+    if dry_run and renew is not None:
+        following = "run it again with --key, without --dry-run"
+        show(output, {"renew": renew}, [f"would stage {renew} under a new expiry date"], following)
+        return
     if dry_run:
         waiting = repository.staging.pending()
         lines = [line for change in waiting for line in planned_lines(change)] or ["nothing waits for signatures"]
         facts = {"waiting": [planned_facts(change) for change in waiting]}
-        show(output, facts, lines, "run it again without --dry-run" if waiting else "nothing")
+        show(output, facts, lines, "run it again with --key, without --dry-run" if waiting else "nothing")
         return
     path = demand_key(key)
     signer = load_signer(path, read_passphrase(passphrase_file, str(path)))

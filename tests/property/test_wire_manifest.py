@@ -135,7 +135,8 @@ def trees(draw: st.DrawFn) -> Manifest:
             entries.setdefault(parent, Directory(parent))
         kind = draw(st.sampled_from("dffll"))
         new: Entry = Directory(path) if kind == "d" else file(path, draw(st.integers(0, 9)))
-        entries[path] = Link(path, draw(TARGETS)) if kind == "l" else new
+        known = st.tuples(st.integers(0, 4).map("../".__mul__), st.sampled_from(sorted(entries) or ["a"])).map("".join)
+        entries[path] = Link(path, draw(TARGETS | known)) if kind == "l" else new
     ordered = sorted(entries.values(), key=lambda entry: entry.p)
     if ordered and draw(st.integers(0, 9)) == 0:
         ordered = draw(st.permutations(ordered))
@@ -153,6 +154,8 @@ def test_no_accepted_manifest_reaches_outside_its_tree_even_with_a_careless_writ
 
 ESCAPES = {
     "dot-dot": manifest(file("../pwn")),
+    "link above the root that names a thing in the tree": manifest(file("a"), Link("b", "../a")),
+    "link above the root from below": manifest(file("a"), Directory("d"), Link("d/x", "../../a")),
     "dot-dot inside": manifest(Directory("a"), file("a/../../pwn")),
     "link to outside": manifest(Link("a", "../../secret")),
     "link to outside and a file through it": manifest(Link("a", "../a"), file("a/pwn")),

@@ -173,7 +173,7 @@ TABLE = [
     (Changes(), (), []),
     (Changes(variables_old={"A": "1"}, variables_new={"A": "1"}), (), []),
     (Changes(flags={Flag.ENVIRONMENT_CHANGE: False, Flag.NEW_FUNCTIONALITY: True, Flag.SCHEMA_CHANGE: True}), (), []),
-    (Changes(effort_pd=20.0, effort_validated=True), (), []),
+    (Changes(effort_ph=160, effort_validated=True), (), []),
     (Changes(variables_new={"A": "1"}), (), ["adds variable A"]),
     (Changes(variables_old={"A": "1"}), (), ["removes variable A"]),
     (Changes(variables_old={"A": "1"}, variables_new={"A": "2"}), (), ["changes variable A"]),

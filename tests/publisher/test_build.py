@@ -130,7 +130,7 @@ def test_the_environment_of_a_grid_client_follows_from_its_directories(tmp_path:
 def test_a_changes_file_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "changes.toml"
     path.write_text(
-        'effort_pd = 3\nvariables_old = { WMS = "a" }\nflags = { environment-change = true }\n'
+        'effort_ph = 3\nvariables_old = { WMS = "a" }\nflags = { environment-change = true }\n'
         '[[fixes]]\nid = "bug:96306"\nseverity = "major"\n'
         '[[config_steps]]\nid = "open-port"\ntext = "Open port 1094"\ncheck = ["nc", "-z", "localhost", "1094"]\n'
     )
@@ -145,7 +145,7 @@ def test_a_changes_file_is_read_whole(tmp_path: Path) -> None:
     [
         ("efort_pd = 3", "efort_pd"),
         ('[[fixes]]\nid = "1"\nseverity = "bad"', "severity"),
-        ("effort_pd = -1", "effort_pd"),
+        ("effort_ph = -1", "effort_ph"),
         ("= broken", "line 1"),
     ],
 )

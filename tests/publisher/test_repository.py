@@ -301,11 +301,9 @@ def test_two_people_with_one_key_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_effort_is_signed_in_whole_days_because_signed_json_has_no_fractions(small: SmallRepository) -> None:
-    release = small.publish(changes=Changes(effort_pd=3.0))
-    assert small.repository.releases()[release.id].changes.effort_pd == 3
-    with pytest.raises(PublishError, match=r"effort_pd = 2.5: signed metadata holds whole numbers only"):
-        small.publish(version="2.0.0", changes=Changes(effort_pd=2.5))
+def test_effort_is_signed_in_person_hours_because_signed_json_has_no_fractions(small: SmallRepository) -> None:
+    release = small.publish(changes=Changes(effort_ph=20))
+    assert small.repository.releases()[release.id].changes.effort_ph == 20
 
 
 def test_a_repository_in_use_by_another_process_is_left_alone(small: SmallRepository) -> None:

@@ -93,6 +93,7 @@ class SmallSite:
 
     def __init__(self, base: Path, url: str, root: bytes, **sections: dict[str, Any]) -> None:
         self.base = base
+        self.started: list[Running] = []
         self.store = base / "store"
         self.state = base / "state"
         self.tags = base / "tags"
@@ -140,11 +141,19 @@ class SmallSite:
     def start(self, *arguments: str) -> "Running":
         """Start ``pps-agent`` and go on."""
         command = self.command(*arguments)
-        return Running(
+        running = Running(
             subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment({})
             )
         )
+        self.started.append(running)
+        return running
+
+    def close(self) -> None:
+        """Kill what a failed test left running."""
+        for running in self.started:
+            if running.process.returncode is None:
+                running.kill()
 
     def processes(self) -> list[int]:
         """Give the processes that name this site's settings file."""

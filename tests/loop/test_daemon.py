@@ -1,0 +1,90 @@
+"""``pps-agent run``: rounds by the clock, settings anew on SIGHUP, a clean end on SIGTERM."""
+
+import signal
+import sqlite3
+import threading
+
+from tests.support.releases import publish_passing
+from tests.support.repository import FaultyServer, SmallRepository
+from tests.support.site import SmallSite
+
+TAG_ONE = "VO-dteam-pps-1.0.0"
+
+
+def test_the_daemon_runs_rounds_takes_good_settings_only_and_ends_cleanly(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    publish_passing(repository)
+    running = site.start("run")
+    running.wait_for("daemon.started", site="TEST-SITE", interval_s=900)
+    running.wait_for("round.ended", done=5, failed=0)
+    assert site.listed() == [TAG_ONE]
+
+    good = site.config.read_text()
+    site.config.write_text(good + "\n[daemon]\ninterval_s = 1\nfoo = 2\n")
+    running.process.send_signal(signal.SIGHUP)
+    refused = running.wait_for("settings.refused")
+    assert [next(word for word in ("foo", "1 is less than 5") if word in fault) for fault in refused["faults"]] == [
+        "foo",
+        "1 is less than 5",
+    ]
+    assert all(fault.startswith(f"{site.config}:") for fault in refused["faults"])
+
+    site.config.write_text(good.replace("TEST-SITE", "OTHER-SITE") + "\n[daemon]\ninterval_s = 5\n")
+    running.process.send_signal(signal.SIGHUP)
+    running.wait_for("settings.reloaded")
+    publish_passing(repository, "1.1.0")
+    running.wait_for("round.ended", done=5)
+    assert site.listed() == [TAG_ONE, "VO-dteam-pps-1.1.0"]
+
+    code, rest = running.stop()
+    assert code == 0
+    assert '"daemon.stopped"' in rest
+    assert "Traceback" not in rest
+    assert site.processes() == []
+
+
+def test_a_round_that_fails_or_crashes_does_not_end_the_daemon(repository: SmallRepository, site: SmallSite) -> None:
+    publish_passing(repository)
+    site.configure(daemon={"interval_s": 5})
+    database = site.state / "state.db"
+    site.state.mkdir(mode=0o700)
+    database.write_bytes(b"rubbish " * 1000)
+    running = site.start("run")
+    assert "state.db: file is not a database" in running.wait_for("round.failed")["error"]
+    database.unlink()
+    site.run("outbox", "status")
+    with sqlite3.connect(database) as connection:  # a bug's trace: a decision that is none
+        connection.execute("INSERT INTO consent VALUES ('x', 'maybe', '', '')")
+    connection.close()
+    assert "ValueError: 'maybe' is not a valid Decision" in running.wait_for("round.crashed")["exception"]
+    with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM consent")
+    connection.close()
+    running.wait_for("round.ended", done=5)
+    assert (running.stop()[0], site.listed()) == (0, [TAG_ONE])
+
+
+def test_sigterm_in_the_middle_of_a_round_lets_it_end_and_leaves_no_child(
+    repository: SmallRepository, server: FaultyServer, site: SmallSite
+) -> None:
+    release = publish_passing(repository)
+    arrived, go_on = threading.Event(), threading.Event()
+    server.plant(release.artifact.path, wait_for=go_on, arrived=arrived, times=1)
+    running = site.start("run")
+    assert arrived.wait(60)
+    running.process.terminate()
+    go_on.set()
+    code, rest = running.end()
+    assert code == 0
+    assert '"round.ended"' in rest
+    assert site.processes() == []
+    assert site.listed() == [TAG_ONE]
+
+
+def test_faulty_settings_stop_the_start_with_78(site: SmallSite) -> None:
+    site.configure(daemon={"interval_s": "often"})
+    running = site.start("run")
+    code, rest = running.end()
+    assert code == 78
+    assert "daemon.interval_s: 'often' must be a whole number" in rest
