@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from pps_agent.disk import site_error
 from pps_agent.errors import SiteError
 
 
@@ -63,13 +64,15 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as exc:
-        raise SiteError(f"{path}: {exc.strerror}; check its owner and mode") from exc
+        raise site_error(exc, path) from exc
     with os.fdopen(descriptor, "r+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             holder = stream.read(20).strip() or "unknown"
             raise SiteError(f"{path}: process {holder} {what}; wait for it to end") from exc
+        except OSError as exc:
+            raise site_error(exc, path, ", taking the lock") from exc
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()

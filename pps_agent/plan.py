@@ -160,7 +160,8 @@ def _due_probes(
             return True
         # Half the age, so that a pass is renewed before it grows stale.
         limit = desired.probe_max_age_s / 2 if seen.status is Status.OK else desired.probe_retry_s
-        return now - seen.at >= timedelta(seconds=limit)
+        # abs: a verdict from a clock that was ahead must not count for ever.
+        return abs(now - seen.at) >= timedelta(seconds=limit)
 
     return tuple(probe for probe in wish.probes if is_due(_verdict(wish, probe, installed, observed)))
 
@@ -255,4 +256,4 @@ def _verdict(wish: Wish, probe: ProbeName, installed: Installed, observed: Obser
 
 
 def _is_fresh_ok(seen: ProbeSeen | None, max_age_s: int, now: datetime) -> bool:
-    return seen is not None and seen.status is Status.OK and now - seen.at < timedelta(seconds=max_age_s)
+    return seen is not None and seen.status is Status.OK and abs(now - seen.at) < timedelta(seconds=max_age_s)

@@ -12,19 +12,18 @@ Other files of a release directory (env.sh, ...) belong to ``environment.py``.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 
 from pps_agent.disk import exchange, measure_used, remove_tree, site_error
 from pps_agent.errors import SiteError
-from pps_agent.files import replace_link, sync_directory
+from pps_agent.files import hold_lock, replace_link, sync_directory
 from pps_agent.frames import unpack_manifest
 from pps_agent.processes import observe_users
 from pps_agent.state import Installed, Unknown
@@ -59,7 +58,7 @@ class Store:
         self.staging = root / "staging"
         self._generations = root / "generations"
         self._current = root / "current"
-        self._lock: IO[str] | None = None
+        self._locked = False
 
     def ensure(self) -> None:
         """Make the directories that are missing."""
@@ -73,28 +72,15 @@ class Store:
 
         Everything that changes the store takes it. The kernel lets go of it when its holder dies.
         """
-        if self._lock is not None:
+        if self._locked:
             yield
             return
-        path = self.root / "lock"
-        with _explained(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "r+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                holder = stream.read(20).strip() or "unknown"
-                raise SiteError(f"{path}: process {holder} is changing this store; wait for it to end") from exc
-            except OSError as exc:
-                raise site_error(exc, path) from exc
-            stream.truncate(0)
-            stream.write(f"{os.getpid()}\n")
-            stream.flush()
-            self._lock = stream
+        with hold_lock(self.root / "lock", "is changing this store"):
+            self._locked = True
             try:
                 yield
             finally:
-                self._lock = None
+                self._locked = False
 
     # --- looking --------------------------------------------------------------------------------
 

@@ -104,7 +104,10 @@ class Trust:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """Let one process at a time move the trusted state. Raises: SiteError when another one does."""
+        """Let one process at a time move the trusted state. Raises: SiteError when another one does.
+
+        Not ``hold_lock``: a look at a repository that has nothing new must write nothing.
+        """
         with (self._directory / "lock").open("a") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

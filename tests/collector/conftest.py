@@ -1,6 +1,5 @@
 """Fixtures: one real collector a worker, databases of both kinds, a browser."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +12,7 @@ from pps_collector.store.database import open_database
 from pps_collector.store.schema import migrate
 from tests.collector.running import RunningCollector
 from tests.collector.servers import PostgresServer, find_postgres, run_postgres
+from tests.support.services import need
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [
@@ -28,9 +28,8 @@ CHROMIUM_FLAGS = [
 
 def missing(what: str) -> NoReturn:
     """Fail under CI, skip with a name otherwise."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing; install it")
-    pytest.skip(f"{what} is missing")
+    need(f"{what} is missing; install it")
+    raise AssertionError(what)
 
 
 @pytest.fixture(scope="session", autouse=True)

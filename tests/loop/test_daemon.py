@@ -1,8 +1,10 @@
 """``pps-agent run``: rounds by the clock, settings anew on SIGHUP, a clean end on SIGTERM."""
 
+import contextlib
 import signal
 import sqlite3
 import threading
+from pathlib import Path
 
 from tests.support.releases import publish_passing
 from tests.support.repository import FaultyServer, SmallRepository
@@ -44,25 +46,29 @@ def test_the_daemon_runs_rounds_takes_good_settings_only_and_ends_cleanly(
     assert site.processes() == []
 
 
-def test_a_round_that_fails_or_crashes_does_not_end_the_daemon(repository: SmallRepository, site: SmallSite) -> None:
+def test_a_round_that_crashes_or_fails_does_not_end_the_daemon(
+    repository: SmallRepository, site: SmallSite, tmp_path: Path
+) -> None:
     publish_passing(repository)
     site.configure(daemon={"interval_s": 5})
     database = site.state / "state.db"
-    site.state.mkdir(mode=0o700)
-    database.write_bytes(b"rubbish " * 1000)
+    assert site.run("outbox", "status").code == 0
+    change(database, "INSERT INTO consent VALUES ('x', 'maybe', '', '')")  # a bug's trace: a decision that is none
     running = site.start("run")
-    assert "state.db: file is not a database" in running.wait_for("round.failed")["error"]
-    database.unlink()
-    site.run("outbox", "status")
-    with sqlite3.connect(database) as connection:  # a bug's trace: a decision that is none
-        connection.execute("INSERT INTO consent VALUES ('x', 'maybe', '', '')")
-    connection.close()
     assert "ValueError: 'maybe' is not a valid Decision" in running.wait_for("round.crashed")["exception"]
-    with sqlite3.connect(database) as connection:
-        connection.execute("DELETE FROM consent")
-    connection.close()
+    change(database, "DELETE FROM consent")
     running.wait_for("round.ended", done=5)
+    rubbish = tmp_path / "rubbish"
+    rubbish.write_bytes(b"rubbish " * 1000)
+    rubbish.replace(database)
+    assert "state.db: file is not a database" in running.wait_for("round.failed")["error"]
     assert (running.stop()[0], site.listed()) == (0, [TAG_ONE])
+
+
+def change(database: Path, statement: str) -> None:
+    """Change a database behind the agent's back."""
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        connection.execute(statement)
 
 
 def test_sigterm_in_the_middle_of_a_round_lets_it_end_and_leaves_no_child(

@@ -17,14 +17,6 @@ ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 WriteProbe = Callable[..., ProbeDefinition]
 
 
-def require(missing: str) -> None:
-    """Skip a test by name when a service is missing; where CI=true, fail."""
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
-
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have two users")
 
 

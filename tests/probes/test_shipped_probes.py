@@ -20,7 +20,8 @@ from pps_agent.probes.parse import parse_perfdata
 from pps_agent.state import ProbeResult
 from pps_wire.names import ReleaseId
 from pps_wire.report import Status
-from tests.probes.conftest import require, wait_for_text
+from tests.probes.conftest import wait_for_text
+from tests.support.services import need
 
 RELEASE = ReleaseId("grid-clients-5.5.3-x86_64-glibc2.36")
 QUICK = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "2", "XRD_STREAMERRORWINDOW": "2"}
@@ -49,7 +50,7 @@ def tree_environment(tree: Path, **more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[XrootdServer]:
     """Give a real xrootd server."""
-    require(missing_reason())
+    need(missing_reason())
     with start_xrootd() as running:
         yield running
 
@@ -57,7 +58,7 @@ def server() -> Iterator[XrootdServer]:
 @pytest.fixture
 def tree(public_directory: Path) -> Path:
     """Give a release's tree: a copy of Debian's xrdcp, a link to its xrdfs, a script, the libraries of xrdcp."""
-    require("" if shutil.which("xrdcp", path="/usr/bin") else "xrdcp is not installed: apt-get install xrootd-client")
+    need("" if shutil.which("xrdcp", path="/usr/bin") else "xrdcp is not installed: apt-get install xrootd-client")
     tree = public_directory / "tree"
     (tree / "bin").mkdir(parents=True)
     shutil.copy2("/usr/bin/xrdcp", tree / "bin" / "xrdcp")
@@ -338,7 +339,7 @@ def test_the_demo_s_server_answers_this_machine_only(server: XrootdServer) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have two users")
 def test_the_demo_s_server_is_not_root_and_goes_with_its_files() -> None:
-    require(missing_reason())
+    need(missing_reason())
     with start_xrootd() as server:
         assert server.process.pid > 0
         assert Path(f"/proc/{server.process.pid}").stat().st_uid != 0

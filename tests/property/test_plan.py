@@ -20,8 +20,10 @@ from pps_agent.state import (
     Desired,
     Drain,
     Install,
+    Installed,
     Observed,
     Probe,
+    ProbeSeen,
     Remove,
     RemoveTags,
     Stance,
@@ -70,7 +72,7 @@ def check_tags_are_added_only_for_a_wanted_intact_freshly_passing_release(plan, 
             for probe in wish.probes:
                 seen = observed.probes[action.release, probe]
                 assert seen.status is Status.OK
-                assert NOW - seen.at < timedelta(seconds=MAX_AGE_S)
+                assert abs(NOW - seen.at) < timedelta(seconds=MAX_AGE_S)
                 assert seen.profile == installed.profile
 
 
@@ -291,8 +293,8 @@ PLANTED = [
     ("        and _is_composed(installed, observed)\n        and is_passing", "        and is_passing"),
     ("if installed is None or not wish.probes:\n        return False\n    return all(", "if installed is None:\n        return False\n    return all("),
     ("return all(_is_fresh_ok", "return any(_is_fresh_ok"),
-    ("now - seen.at < timedelta(seconds=max_age_s)", "now - seen.at < timedelta(days=max_age_s)"),
-    ("seen is not None and seen.status is Status.OK and now", "seen is not None and now"),
+    ("abs(now - seen.at) < timedelta(seconds=max_age_s)", "abs(now - seen.at) < timedelta(days=max_age_s)"),
+    ("seen is not None and seen.status is Status.OK and abs", "seen is not None and abs"),
     ("seen if seen is not None and seen.profile == installed.profile else None", "seen"),
     ("    if wish.release in observed.draining:\n        yield Undrain(wish.release)\n", ""),
     ("if installed is None or installed.fault:\n        yield Install", "if installed is None:\n        yield Install"),
@@ -365,3 +367,14 @@ def test_the_first_round_of_an_empty_site_installs_composes_probes_switches_and_
     assert seen == [[Install], [Compose], [Probe], [Switch], [AddTags, AddTags]]
     assert world.installed[RELEASES[2].id].profile == PROFILE
     assert {probe for _, probe in world.probes} == set(PROBES)
+
+
+def test_a_verdict_from_a_clock_that_was_ahead_is_asked_again_and_proves_nothing() -> None:
+    release = RELEASES[2]
+    ahead = ProbeSeen(Status.OK, NOW + timedelta(days=30), "fine", PROFILE)
+    world = make_observed(
+        installed={release.id: Installed(release, PROFILE)},
+        probes={(release.id, probe): ahead for probe in PROBES},
+    )
+    desired = make_desired(make_wish(release))
+    assert pps_agent.plan.plan(desired, world, NOW) == (Probe(release.id, PROBES),)

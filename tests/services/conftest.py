@@ -1,6 +1,5 @@
 """Real servers, one of each per test process. A missing one is a failure when CI=true, else a named skip."""
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from demo import bdii as demo_bdii
 from demo.xrootd import XrootdServer, missing_reason, start_xrootd
 from pps_agent.tags.store import TagStore
 from pps_wire.names import Subcluster
+from tests.support.services import need
 
 ROOT = Path(__file__).parents[2]
 SITE = "PPS-SITE"
@@ -39,14 +39,6 @@ class Bdii:
     def store(self) -> TagStore:
         """The tag files its plugin reads, for the two subclusters of its static LDIF."""
         return TagStore(self.tag_base, SUBCLUSTERS)
-
-
-def need(missing: str) -> None:
-    """Skip by name, or fail under CI=true, when something is missing; an empty text means nothing is."""
-    if missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

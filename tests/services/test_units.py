@@ -19,7 +19,8 @@ from pps_agent.probes.client import connect_runner
 from pps_agent.settings_file import load_settings
 from pps_wire.names import ProbeName
 from pps_wire.report import Status
-from tests.services.conftest import ROOT, need
+from tests.services.conftest import ROOT
+from tests.support.services import need
 
 UNITS = sorted((ROOT / "config" / "systemd").iterdir())
 

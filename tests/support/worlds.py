@@ -101,7 +101,7 @@ def make_observed(**fields: object) -> Observed:
 
 
 _UNKNOWN = Unknown("could not look")
-_AGES_S = (0, 60, RETRY_S, MAX_AGE_S // 2 + 1, MAX_AGE_S, MAX_AGE_S + 1, 30 * 86_400)
+_AGES_S = (-2 * MAX_AGE_S, 0, 60, RETRY_S, MAX_AGE_S // 2 + 1, MAX_AGE_S, MAX_AGE_S + 1, 30 * 86_400)
 _DRAINS = (NOW, NOW - timedelta(seconds=DRAIN_S), NOW - timedelta(days=9))
 
 
