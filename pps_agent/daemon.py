@@ -6,6 +6,7 @@ a time (``max_instances=1``).
 """
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from pps_agent.database import open_database
@@ -39,6 +41,9 @@ class Daemon:
         self._log = log
         self._busy = threading.Lock()
         self._scheduler: Any = BackgroundScheduler(timezone=UTC, job_defaults=_JOB_DEFAULTS)
+        # APScheduler would tell a skipped slot as a line of plain text among ours.
+        logging.getLogger("apscheduler").addHandler(logging.NullHandler())
+        self._scheduler.add_listener(self._note_skipped, EVENT_JOB_MAX_INSTANCES)
 
     def start(self) -> None:
         """Start the clock; the first round comes at once."""
@@ -93,6 +98,10 @@ class Daemon:
             if outbox.waiting():
                 sent = send_outbox(outbox, identity, settings.collector, datetime.now(UTC))
                 self._log.info("report.sent", records=sent.acknowledged, wire_bytes=sent.wire_bytes)
+
+    def _note_skipped(self, event: Any) -> None:
+        """Make a slot visible whose predecessor was still running."""
+        self._log.warning("slot.skipped", job=event.job_id, reason="the one before is still running")
 
     def _schedule(self, *, first_round: bool) -> None:
         settings = self._settings

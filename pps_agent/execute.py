@@ -65,6 +65,7 @@ class Executor:
         self._captured = captured
         self._offered = offered
         self._resources = contextlib.ExitStack()
+        self._runner: RunnerClient | None = None
         probes = settings.probes
         # What holds until a runner was met; then what it says.
         self.single_user = probes.socket is None and not (probes.user and os.geteuid() == 0)
@@ -161,7 +162,7 @@ class Executor:
         """
         found = {name: self._catalogue.find(name) for name in names}
         known = {name: definition for name, definition in found.items() if definition is not None}
-        ran = self._runner.run_all(tuple(known.values()), environment, release) if known else ()
+        ran = self._open_runner().run_all(tuple(known.values()), environment, release) if known else ()
         results = [replace(result, probe=name) for name, result in zip(known, ran, strict=True)]
         missing = [_not_installed(name, release) for name in found if name not in known]
         return (*results, *missing)
@@ -180,16 +181,17 @@ class Executor:
     def _catalogue(self) -> Catalogue:
         return load_catalogue(self._settings.paths.probes)
 
-    @cached_property
-    def _runner(self) -> RunnerClient:
-        probes = self._settings.probes
-        runner = self._resources.enter_context(
-            connect_runner(probes.socket, max_timeout_s=probes.timeout_s)
-            if probes.socket is not None
-            else start_runner(probes.user, state=self._settings.paths.state, max_timeout_s=probes.timeout_s)
-        )
-        self.single_user = runner.single_user
-        return runner
+    def _open_runner(self) -> RunnerClient:
+        """Give the round's runner; one that a probe killed is replaced, so that it costs that probe only."""
+        if self._runner is None or self._runner.is_lost:
+            probes = self._settings.probes
+            self._runner = self._resources.enter_context(
+                connect_runner(probes.socket, max_timeout_s=probes.timeout_s)
+                if probes.socket is not None
+                else start_runner(probes.user, state=self._settings.paths.state, max_timeout_s=probes.timeout_s)
+            )
+            self.single_user = self._runner.single_user
+        return self._runner
 
 
 def _not_installed(name: ProbeName, release: ReleaseId | None) -> ProbeResult:

@@ -62,7 +62,8 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
     Raises: SiteError at once, naming the holder's process, when another one holds it.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        # 0600: whoever may open it, if only to read, may hold it and stop us.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise site_error(exc, path) from exc
     with os.fdopen(descriptor, "r+") as stream:

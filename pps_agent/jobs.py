@@ -21,7 +21,8 @@ from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag
 
 _ENTRY: Final = Path(pps_agent.__file__).parent / "__main__.py"
-_TIME_LIMIT_S: Final = 6 * 3600
+_TIME_LIMITS_S: Final = {"refresh": 600, "published": 3600, "install": 6 * 3600}
+"""A server that drips single bytes must not hold a round for ever; rounds come one after the other."""
 
 
 class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ class Jobs:
         try:
             reply = self._run(["refresh", *(["--offline"] if offline else [])], RefreshReply)
         except SiteError as exc:
-            return Unknown(str(exc)), exc
+            return (Unknown(str(exc)) if offline else self.refresh(offline=True)[0]), exc
         offered = reply.offered if reply.offered is not None else Unknown(reply.unknown)
         return offered, restore_error(reply.failure) if reply.failure else None
 
@@ -100,9 +101,10 @@ class Jobs:
     def _run(self, arguments: list[str], kind: type[_Reply], stdin: bytes = b"") -> _Reply:
         command = [sys.executable, "-I", str(_ENTRY), "--config", str(self._config), "job"]
         command += ["--parent", str(os.getpid()), *arguments]
+        limit_s = _TIME_LIMITS_S[arguments[0]]
         try:
             # stderr is shared: a progress bar belongs to the person at the terminal.
-            child = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=False, timeout=_TIME_LIMIT_S)
+            child = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=False, timeout=limit_s)
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise SiteError(f"pps-agent job {arguments[0]}: {exc}; the next round tries again") from exc
         try:

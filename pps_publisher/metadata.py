@@ -104,6 +104,17 @@ class MetadataStore:
             raise TrustError(f"the key of {owner_of(signer.public_key)} may not sign {role}; use one of: {owners}")
         metadata.sign(signer, append=True)
 
+    def demand_valid(self, role: str, metadata: Metadata[Any]) -> None:
+        """Refuse a version that was changed after somebody signed it. Raises: TrustError naming who."""
+        delegator = self._delegator(role, metadata)
+        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+        broken = [owner_of(key) for keyid, key in result.unsigned.items() if keyid in metadata.signatures]
+        if broken:
+            raise TrustError(
+                f"{role}: was changed after {', '.join(broken)} signed it, or that signature is damaged;"
+                " do not sign, find out who did, then publish again with --replace-staged"
+            )
+
     def signatures(self, role: str, metadata: Metadata[Any]) -> Signatures:
         """Say who has validly signed a version of a role, under the newest version of its delegator."""
         delegator = self._delegator(role, metadata)

@@ -59,6 +59,7 @@ class Staging:
             metadata = self._store.load_staged(role)
             if metadata is None or not self._store.may_sign(role, metadata, signer):
                 continue
+            self._store.demand_valid(role, metadata)
             self._check_files(role, metadata)
             self._store.sign(role, metadata, signer)
             self._store.save_staged(role, metadata)

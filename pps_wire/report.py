@@ -96,6 +96,10 @@ class ReleaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reason: ShortText = ""
     current: bool = False
 
+    def __post_init__(self) -> None:
+        if (self.component or self.version) and not self.release.startswith(f"{self.component}-{self.version}-"):
+            raise ValueError(f"component and version do not belong to {self.release}")
+
 
 class TagBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Body of a ``tag`` record."""

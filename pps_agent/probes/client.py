@@ -68,6 +68,11 @@ class RunnerClient:
         self.runner_pid, self.runner_uid = greeting.pid, greeting.uid
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the runner went away; start another one then."""
+        return self._lost
+
+    @property
     def single_user(self) -> bool:
         """Whether probes run as the agent's own user, so that only their good will protects its files."""
         return self.runner_uid == os.geteuid()

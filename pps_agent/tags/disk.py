@@ -29,7 +29,8 @@ def locked(base: Path, timeout_s: float) -> Iterator[None]:
     """Hold the lock of a tag base. The base must exist. Raises: TagFileError."""
     path = base / LOCK_NAME
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        # No reading by others: whoever may open it may hold it, and so stop every change of tags.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
     except OSError as exc:
         raise TagFileError(f"cannot open the lock {path}: {exc.strerror}; {_remedy(base)}") from exc
     try:
@@ -100,7 +101,7 @@ def make_directories(path: Path, base: Path) -> tuple[Path, ...]:
             if directory.is_relative_to(base) and directory != base and not directory.is_dir():
                 directory.mkdir()
                 created.append(directory)
-                directory.chmod(stat.S_IMODE(directory.stat().st_mode) | 0o755)
+                directory.chmod((stat.S_IMODE(directory.stat().st_mode) | 0o755) & ~0o002)
                 sync_directory(directory.parent)
     except OSError as exc:
         remove_directories(created)

@@ -10,7 +10,7 @@ from pps_wire.names import ProbeName
 from pps_wire.release import ConfigStep, ReleaseClass, Requires
 from tests.distribution.site import picture
 from tests.support.releases import publish_broken, publish_passing, release_id
-from tests.support.repository import FaultyServer, SmallRepository
+from tests.support.repository import FaultyServer, Program, SmallRepository
 from tests.support.site import SUBCLUSTER, SmallSite
 
 ONE, TWO = release_id("1.0.0"), release_id("1.1.0")
@@ -396,3 +396,18 @@ def test_a_tag_that_is_none_is_refused_and_the_file_untouched(site: SmallSite, t
     assert (answer.code, answer.stdout) == (1, "")
     assert "VO-dteam-<name> with letters, digits and . _ - only" in answer.stderr
     assert before == picture(site.tags)
+
+
+KILLER = Program(b"#!/bin/sh\nset -- $(cat /proc/$PPID/stat)\nkill -9 $4\nsleep 60\n")
+"""As a client of the release: kills the parent of the probe that starts it, which is the runner."""
+
+
+def test_a_probe_that_kills_its_runner_costs_no_other_release_its_verdict(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    publish_passing(repository, "1.0.0", files={"bin/xrdcp": KILLER})
+    publish_passing(repository, "1.1.0")
+    seen = site.once()
+    assert seen.release(ONE)["state"] == "installed"
+    assert "lost: the probe runner ended" in seen.release(ONE)["probes"]["org.pps.wn.softver"]["summary"]
+    assert seen.release(release_id("1.1.0"))["state"] == "tagged"

@@ -337,3 +337,11 @@ def test_a_build_is_found_by_its_directory_or_its_description(small: SmallReposi
     small.build(version="2.0.0")
     with pytest.raises(UsageError, match="should hold one"):
         load_bundle(small.builds)
+
+
+def test_nobody_can_sign_what_was_changed_after_the_first_signature(small: SmallRepository) -> None:
+    small.publish(signatures=1)
+    path = small.repository.base / "staged" / "metadata" / "clients.json"
+    path.write_bytes(path.read_bytes().replace(b"pps-1.0.0", b"pps-6.6.6"))
+    with pytest.raises(TrustError, match="was changed after release-manager signed it"):
+        small.repository.sign(small.signers["sa3"])

@@ -65,7 +65,7 @@ class Running:
         """Give the next event of this name that has these facts."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            assert line.startswith("{"), line + self.process.stderr.read()
+            assert line.startswith("{"), line
             self.events.append(json.loads(line))
             event = self.events[-1]
             if event["event"] == name and facts.items() <= event.items():
