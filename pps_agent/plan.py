@@ -160,8 +160,10 @@ def _due_probes(
             return True
         # Half the age, so that a pass is renewed before it grows stale.
         limit = desired.probe_max_age_s / 2 if seen.status is Status.OK else desired.probe_retry_s
-        # abs: a verdict from a clock that was ahead must not count for ever.
-        return abs(now - seen.at) >= timedelta(seconds=limit)
+        # Within a round time stands still, so a verdict may be a little ahead of it; one from a clock
+        # that was far ahead must not count for ever.
+        age = now - seen.at
+        return age >= timedelta(seconds=limit) or age <= -timedelta(seconds=desired.probe_max_age_s)
 
     return tuple(probe for probe in wish.probes if is_due(_verdict(wish, probe, installed, observed)))
 

@@ -240,6 +240,11 @@ def _find_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
             "probes.max_age_s",
             f"probes.max_age_s = {age} is less than twice daemon.interval_s = {interval}: raise it or lower that one",
         )
+    if ":" in str(settings.paths.store) or not str(settings.paths.store).isprintable():
+        yield (
+            "paths.store",
+            f"paths.store: {str(settings.paths.store)!r} cannot stand in PATH: no ':', no control characters",
+        )
     for section, schemes in _SCHEMES.items():
         url = getattr(settings, section).url
         if url and not url.startswith(schemes):

@@ -14,6 +14,7 @@ from litestar.status_codes import HTTP_503_SERVICE_UNAVAILABLE
 from litestar.types import Receive, Scope, Send
 from sqlalchemy.exc import SQLAlchemyError
 
+from pps_collector.errors import CollectorError
 from pps_collector.health import healthz, readyz
 from pps_collector.identity.route import enrol_agent
 from pps_collector.ingest.route import BatchRoute
@@ -73,5 +74,5 @@ def _answer_store_away(_request: Request[object, object, State], exc: SQLAlchemy
 
 
 def _log_bug(exc: Exception, scope: Scope) -> None:
-    if not isinstance(exc, HTTPException | SQLAlchemyError):
+    if not isinstance(exc, HTTPException | SQLAlchemyError | CollectorError):
         log.error("request.failed", path=scope["path"], exc_info=exc)

@@ -136,14 +136,27 @@ class Staging:
 
 def difference(old: Targets, new: Targets) -> tuple[str, ...]:
     """Say in lines what a new version of a role changes; nothing means that only its dates differ."""
-    added = [f"adds {_name(path, target)}" for path, target in new.targets.items() if path not in old.targets]
+    added = [
+        f"adds {_name(path, target)}{_content(target)}"
+        for path, target in new.targets.items()
+        if path not in old.targets
+    ]
     changed = [
-        f"changes the description of {_name(path, target)}"
+        f"changes the description of {_name(path, target)}{_content(target)}"
         for path, target in new.targets.items()
         if path in old.targets and old.targets[path] != target
     ]
     removed = [f"removes {_name(path, target)}" for path, target in old.targets.items() if path not in new.targets]
     return (*added, *changed, *removed)
+
+
+def _content(target: TargetFile) -> str:
+    """Say what a signature vouches for, so that the second signer can compare it with the build at hand."""
+    if target.custom is None:
+        return ""
+    release = parse_release(target.custom)
+    vos = " ".join(release.vos)
+    return f": {release.class_.value}, VOs {vos}, tag suffix {release.tag_suffix}, artifact {release.artifact.sha256}"
 
 
 def _name(path: str, target: TargetFile) -> str:

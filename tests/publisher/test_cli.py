@@ -74,7 +74,10 @@ def test_from_nothing_to_a_withdrawn_release_each_command_names_the_next(desk: D
     assert "sa3 runs 'pps-publish sign'" in first["next"]
     assert "1 of 2 signatures" in desk.run("verify", "--repo", desk.repo) + desk.stderr
     waiting = json.loads(desk.run("sign", "--repo", desk.repo, "--dry-run", "--output", "json"))
-    assert waiting["waiting"][0]["changes"] == [f"adds {RELEASE}"]
+    (change,) = waiting["waiting"][0]["changes"]
+    sha256 = json.loads(next((desk.base / "out").glob("*.release.json")).read_text())["artifact"]["sha256"]
+    assert change.startswith(f"adds {RELEASE}: client-bc, VOs ")
+    assert change.endswith(f"artifact {sha256}")
     second = desk.signing("sign", key="sa3")
     assert second["roles"][0]["served"] is True
     assert "sites see it only then" in second["next"]

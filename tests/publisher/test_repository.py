@@ -203,7 +203,7 @@ def test_what_waits_is_finished_or_dropped_before_the_next(small: SmallRepositor
 def test_several_platforms_are_signed_as_one_change(small: SmallRepository) -> None:
     builds = [small.build(platform=platform) for platform in ("x86_64-glibc2.34", "x86_64-glibc2.36")]
     progress = small.repository.publish(builds, small.signers["sa3"], NOW)
-    assert progress.lines == tuple(f"adds {bundle.release.id}" for bundle in builds)
+    assert [line.partition(":")[0] for line in progress.lines] == [f"adds {bundle.release.id}" for bundle in builds]
 
 
 def test_a_crash_before_a_complete_version_is_served_is_mended_by_signing_again(small: SmallRepository) -> None:
