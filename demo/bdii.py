@@ -1,8 +1,8 @@
-"""A real information system on loopback: slapd with the GLUE 1.3 schema, and bdii-update filling it.
+"""A real information system on loopback: slapd with the GLUE schemas, and bdii-update filling it.
 
 Needs Debian's packages slapd, ldap-utils, bdii and glue-schema, and no privileges: all files lie in
 one directory, the port is a free one. bdii-update reads a static LDIF with the site's subclusters
-and runs one plugin, as it does on a site's head.
+and runs one plugin (GLUE 1) and perhaps one provider (GLUE 2), as it does on a site's head.
 """
 
 import contextlib
@@ -17,12 +17,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 BASE: Final = "o=grid"
+GLUE2_BASE: Final = "o=glue"
 _RESOURCE: Final = "mds-vo-name=resource,o=grid"
 _SYSTEM_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SCHEMAS: Final = (
@@ -35,6 +36,7 @@ _SCHEMAS: Final = (
     "/etc/ldap/schema/Glue-CE.schema",
     "/etc/ldap/schema/Glue-CESEBind.schema",
     "/etc/ldap/schema/Glue-SE.schema",
+    "/etc/ldap/schema/GLUE20.schema",
 )
 _CLIENTS: Final = ("ldapadd", "ldapdelete", "ldapmodify", "ldapsearch")
 _POLL_S: Final = 0.1
@@ -89,6 +91,7 @@ def start_bdii(
     subclusters: Sequence[str],
     plugin_argv: Sequence[str],
     *,
+    provider_argv: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     breathe_s: float = 0.5,
     read_timeout_s: int = 10,
@@ -97,8 +100,9 @@ def start_bdii(
     """Start both programs in ``directory`` and wait until the subclusters can be seen.
 
     ``plugin_argv`` is run in every cycle, with ``env`` added to a minimal environment; what it prints
-    is merged into the entries. ``breathe_s`` is the pause between cycles (sites use 120). An old
-    directory of a stopped server may be used again. Raises: BdiiError, OSError.
+    is merged into the entries. ``provider_argv`` prints entries of its own. ``breathe_s`` is the pause
+    between cycles (sites use 120). An old directory of a stopped server may be used again. Raises:
+    BdiiError, OSError.
     """
     missing = missing_packages()
     if missing:
@@ -107,7 +111,8 @@ def start_bdii(
     if re.fullmatch(r"[A-Za-z0-9/._+-]+", str(directory)) is None:
         raise BdiiError(f"{directory}: bdii-update takes no path with blanks or special characters; use another one")
     password = secrets.token_hex(16)
-    _lay_out(directory, site_name, subclusters, plugin_argv, env or {}, password)
+    scripts = {"plugin/pps-tags": plugin_argv, "provider/pps-tags": provider_argv}
+    _lay_out(directory, site_name, subclusters, scripts, env or {}, password)
     slapd, port = _start_slapd(directory)
     url = f"ldap://127.0.0.1:{port}"
     server = None
@@ -150,11 +155,39 @@ def render_static_ldif(site_name: str, subclusters: Sequence[str]) -> str:
     return "\n".join(entries) + "\n"
 
 
+def render_static_glue2(site_name: str, subclusters: Sequence[str]) -> str:
+    """Give what GLUE 2's ApplicationEnvironments hang below: one service, and a resource for each subcluster."""
+    return "\n".join(_glue2_entries(site_name, subclusters)) + "\n"
+
+
+def _glue2_entries(site_name: str, subclusters: Sequence[str]) -> Iterator[str]:
+    service = f"{site_name}-compute"
+    group = f"GLUE2GroupID=resource,{GLUE2_BASE}"
+    entity = "objectClass: GLUE2Entity\n"
+    yield f"dn: {GLUE2_BASE}\nobjectClass: organization\no: glue\n"
+    yield f"dn: {group}\nobjectClass: GLUE2Group\nGLUE2GroupID: resource\n"
+    yield (
+        f"dn: GLUE2ServiceID={service},{group}\n{entity}objectClass: GLUE2Service\n"
+        f"objectClass: GLUE2ComputingService\nGLUE2ServiceID: {service}\nGLUE2ServiceType: org.pps.demo\n"
+        "GLUE2ServiceQualityLevel: pre-production\nGLUE2ServiceAdminDomainForeignKey: " + site_name + "\n"
+    )
+    for name in subclusters:
+        yield (
+            f"dn: GLUE2ResourceID={name},GLUE2ServiceID={service},{group}\n{entity}"
+            "objectClass: GLUE2Resource\nobjectClass: GLUE2ExecutionEnvironment\n"
+            f"GLUE2ResourceID: {name}\nGLUE2ResourceManagerForeignKey: {service}_Manager\n"
+            "GLUE2ExecutionEnvironmentPlatform: amd64\nGLUE2ExecutionEnvironmentMainMemorySize: 2048\n"
+            "GLUE2ExecutionEnvironmentOSFamily: linux\nGLUE2ExecutionEnvironmentConnectivityIn: TRUE\n"
+            "GLUE2ExecutionEnvironmentConnectivityOut: TRUE\n"
+            f"GLUE2ExecutionEnvironmentComputingManagerForeignKey: {service}_Manager\n"
+        )
+
+
 def _lay_out(
     directory: Path,
     site_name: str,
     subclusters: Sequence[str],
-    plugin_argv: Sequence[str],
+    scripts: Mapping[str, Sequence[str]],
     env: Mapping[str, str],
     password: str,
 ) -> None:
@@ -162,15 +195,17 @@ def _lay_out(
         shutil.rmtree(directory / name, ignore_errors=True)
         (directory / name).mkdir(parents=True)
     (directory / "old.ldif").unlink(missing_ok=True)
-    (directory / "ldif" / "static.ldif").write_text(render_static_ldif(site_name, subclusters))
+    static = render_static_ldif(site_name, subclusters)
+    glue2 = render_static_glue2(site_name, subclusters) if scripts["provider/pps-tags"] else ""
+    (directory / "ldif" / "static.ldif").write_text(static + glue2)
     assignments = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
-    _write_script(
-        directory / "plugin" / "pps-tags",
-        f"#!/bin/sh\nexport PATH={_SYSTEM_PATH}\n{assignments}exec {shlex.join(plugin_argv)}\n",
-    )
+    for name, argv in scripts.items():
+        if argv:
+            text = f"#!/bin/sh\nexport PATH={_SYSTEM_PATH}\n{assignments}exec {shlex.join(argv)}\n"
+            _write_script(directory / name, text)
     for name in _CLIENTS:
         _write_script(directory / "shim" / name, _shim(name))
-    for database in ("grid", "infosys"):
+    for database in ("grid", "glue", "infosys"):
         (directory / "db" / database).mkdir()
     conf = directory / "slapd.conf"
     conf.touch(mode=0o600)
@@ -197,7 +232,7 @@ def _slapd_conf(directory: Path, password: str) -> str:
     databases = "".join(
         f'\ndatabase mdb\nsuffix "{suffix}"\ndbnosync\nrootdn "{suffix}"\nrootpw {password}\n'
         f"directory {directory}/db/{name}\nindex objectClass eq\n"
-        for suffix, name in ((BASE, "grid"), ("o=infosys", "infosys"))
+        for suffix, name in ((BASE, "grid"), (GLUE2_BASE, "glue"), ("o=infosys", "infosys"))
     )
     return (
         f"{includes}modulepath /usr/lib/ldap\nmoduleload back_mdb\npidfile {directory}/run/slapd.pid\n"

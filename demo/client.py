@@ -15,6 +15,7 @@ COMPONENT: Final = "grid-clients"
 FIRST, UPDATE, BROKEN = "6.1.0", "6.1.1", "6.2.0"
 PROBES: Final = ("org.pps.wn.softver", "org.pps.wn.env")
 STORAGE_PROBE: Final = "org.pps.se.xroot"
+SMOKES: Final = ("xrdcp --version", "gfal-ls file:///usr", "voms-proxy-info --version")
 _SOURCES: Final = ("pps_publisher", "pps_wire", "demo/client.py")
 
 
@@ -35,12 +36,12 @@ class Clients:
         self._source = ["--from-debian"] if tree is None else ["--from-tree", tree]
         self._probes = probes
         self._packages = cache / "packages"
-        key = hashlib.sha256(json.dumps([_digest_sources(), str(tree), probes]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps([digest_sources(), str(tree), probes]).encode()).hexdigest()[:16]
         self._cache = cache / key
 
     def build_first(self) -> Build:
         """Build the real client from Debian's packages (or the given tree)."""
-        return self._build(FIRST, [*self._source, *self._cache_option()], self._write_version(FIRST))
+        return self._build(FIRST, [*self._source, *self._proof()], self._write_version(FIRST))
 
     def _platform(self) -> list[str]:
         """Give the first client's platform: what was changed in its tree does not change that."""
@@ -56,7 +57,9 @@ class Clients:
             # Bytes behind the last section: another file, the same code.
             changed.write_bytes((tree / name).read_bytes() + secrets.token_bytes(64))
             changed.chmod(0o755)
-        return self._build(UPDATE, ["--from-tree", tree, "--keep-runpath", *self._platform()], overlay)
+        return self._build(
+            UPDATE, ["--from-tree", tree, "--keep-runpath", "--no-clean-root", *self._platform()], overlay
+        )
 
     def build_broken(self) -> Build:
         """Build a client whose xrdcp is a wrapper around a program that was left out of the package."""
@@ -65,7 +68,9 @@ class Clients:
         wrapper.parent.mkdir(exist_ok=True)
         wrapper.write_text('#!/bin/sh\nexec "${0%/*}/../libexec/xrdcp-6.2" "$@"\n')
         wrapper.chmod(0o755)
-        return self._build(BROKEN, ["--from-tree", self._unpack(), "--keep-runpath", *self._platform()], overlay)
+        return self._build(
+            BROKEN, ["--from-tree", self._unpack(), "--keep-runpath", "--no-clean-root", *self._platform()], overlay
+        )
 
     def _build(self, version: str, source: list[Any], overlay: Path) -> Build:
         out = self._cache / version
@@ -82,12 +87,14 @@ class Clients:
                 ],
             )
             (out / "done").touch()
-        description = next(out.glob("*.release.json"))
-        release = json.loads(description.read_text())
-        return Build(out, release, description.name.removesuffix(".release.json"), cached)
+        return describe_build(out, cached=cached)
 
-    def _cache_option(self) -> list[Any]:
-        return ["--cache", self._packages] if "--from-debian" in self._source else []
+    def _proof(self) -> list[Any]:
+        """Prove Debian's client over Debian's base system; run it there where this machine lets bubblewrap work."""
+        if "--from-debian" not in self._source:
+            return ["--no-clean-root"]
+        smokes = [argument for command in SMOKES for argument in ("--smoke", command)]
+        return ["--cache", self._packages, *(smokes if _has_bwrap() else ())]
 
     def _write_version(self, version: str) -> Path:
         overlay = self._cache / f"overlay-{version}"
@@ -111,6 +118,22 @@ class Clients:
         return tree
 
 
+def _has_bwrap() -> bool:
+    try:
+        tried = subprocess.run(
+            ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "true"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        return False
+    return tried.returncode == 0
+
+
+def describe_build(directory: Path, *, cached: bool = False) -> Build:
+    """Give the build in a directory."""
+    description = next(directory.glob("*.release.json"))
+    return Build(directory, json.loads(description.read_text()), description.name.removesuffix(".release.json"), cached)
+
+
 def _find_libraries(tree: Path) -> list[Path]:
     """Give two libraries of middling size, the same at every call."""
     sizes = {path.relative_to(tree): path.stat().st_size for path in tree.rglob("*.so.*") if not path.is_symlink()}
@@ -118,7 +141,8 @@ def _find_libraries(tree: Path) -> list[Path]:
     return fitting[:2]
 
 
-def _digest_sources() -> str:
+def digest_sources() -> str:
+    """Give what a build depends on besides its tree: the publisher's code and this module."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         path = Path(source)

@@ -1,5 +1,6 @@
 """What the agent asks of a file system beyond Python's library: flush it, swap, measure, delete, explain."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -16,6 +17,11 @@ BLOCK_BYTES: Final = 4096
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
+_LEFT_BY_SERVER: Final = (".nfs", ".fuse_hidden")
+"""A network file system keeps a deleted file that is still open under such a name, until it is closed."""
+_GONE: Final = (errno.ENOENT, errno.ESTALE)
+"""Deleted, here or (a handle that has gone stale) by another host."""
+_STATFS_BYTES: Final = 256
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SUCH_CALL: Final = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 _ADVICE: Final = {
@@ -23,6 +29,8 @@ _ADVICE: Final = {
     errno.EDQUOT: "raise the quota of the agent's account, or free space",
     errno.EACCES: "make it readable and writable for the agent's account",
     errno.EPERM: "make it readable and writable for the agent's account",
+    errno.ESTALE: "its file server exchanged it: mount the file system again",
+    errno.ENOTCONN: "its mount is dead: mount the file system again",
     errno.EROFS: "mount the file system read-write, or move the store",
 }
 
@@ -50,6 +58,15 @@ def site_error(exc: OSError, path: Path, note: str = "") -> SiteError:
     return SiteError(f"{where}: {exc.strerror or exc}{note}; {advice}")
 
 
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the context into the SiteError of ``site_error``."""
+    try:
+        yield
+    except OSError as exc:
+        raise site_error(exc, path) from exc
+
+
 def measure_free(path: Path) -> Space:
     """Give what an ordinary user may still use on the file system of ``path``. Raises: OSError."""
     seen = os.statvfs(path)
@@ -65,6 +82,16 @@ def measure_used(root: Path) -> int:
 def round_up(size_bytes: int) -> int:
     """Give the space a file of this size takes."""
     return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def file_system_type(path: Path) -> int:
+    """Give the magic number of the file system of ``path``, as statfs(2) names it. Raises: OSError."""
+    library = ctypes.CDLL(None, use_errno=True)
+    seen = ctypes.create_string_buffer(_STATFS_BYTES)
+    if library.statfs(os.fsencode(path), seen) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    # f_type comes first, as long as a word of the machine; some file systems' numbers come out negative.
+    return ctypes.c_long.from_buffer(seen).value & 0xFFFF_FFFF
 
 
 def flush_file_system(path: Path) -> None:
@@ -91,34 +118,59 @@ def exchange(left: Path, right: Path) -> bool:
     raise OSError(number, os.strerror(number), str(right))
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: Path) -> bool:
     """Delete a file, link or directory with everything in it, read-only directories too; follow no link.
 
-    What is gone already is no error. Raises: OSError.
+    What is gone already is no error. False when a file that a process still has open keeps directories
+    alive (NFS renames it to ``.nfs…``): a later call takes them. Raises: OSError.
     """
     parent = os.open(path.parent, _DIRECTORY)
     try:
-        _remove(parent, path.name)
-    except FileNotFoundError:
-        pass
+        return _remove(parent, path.name)
     finally:
         os.close(parent)
 
 
-def _remove(parent: int, name: str) -> None:
-    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-    if not stat.S_ISDIR(mode):
-        os.unlink(name, dir_fd=parent)
-        return
-    if mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.chmod(name, stat.S_IRWXU, dir_fd=parent)
-    directory = os.open(name, _DIRECTORY, dir_fd=parent)
+def _remove(parent: int, name: str) -> bool:
     try:
-        for child in os.listdir(directory):  # noqa: PTH208 - by descriptor
-            _remove(directory, child)
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        if not stat.S_ISDIR(mode):
+            os.unlink(name, dir_fd=parent)
+            return True
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(name, stat.S_IRWXU, dir_fd=parent)
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError as exc:
+        if exc.errno == errno.EBUSY and name.startswith(_LEFT_BY_SERVER):
+            return False
+        if exc.errno in _GONE:
+            return True
+        raise
+    try:
+        gone = [_remove(directory, child) for child in os.listdir(directory)]  # noqa: PTH208 - by descriptor
     finally:
         os.close(directory)
-    os.rmdir(name, dir_fd=parent)
+    return all(gone) and _remove_directory(parent, name)
+
+
+def _remove_directory(parent: int, name: str) -> bool:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as exc:
+        if exc.errno in _GONE:
+            return True
+        if exc.errno in (errno.ENOTEMPTY, errno.EEXIST) and _holds_only_left(parent, name):
+            return False
+        raise
+    return True
+
+
+def _holds_only_left(parent: int, name: str) -> bool:
+    directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        return all(child.startswith(_LEFT_BY_SERVER) for child in os.listdir(directory))  # noqa: PTH208 - as above
+    finally:
+        os.close(directory)
 
 
 def _walk(root: Path) -> Iterator[os.stat_result]:

@@ -42,6 +42,12 @@ class SiteError(AgentError):
     exit_code = 6
 
 
+class BusyError(SiteError):
+    """Another process of this or another host holds what is needed; time mends it, nothing was changed."""
+
+    exit_code = 75
+
+
 class FetchError(AgentError):
     """The network or a server; ``permanent`` ones do not go away by trying again."""
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,8 +15,19 @@ from pps_agent.environment.values import Captured
 from pps_agent.errors import EXIT_OK, AgentError, SiteError, exit_code_of
 from pps_agent.history import History
 from pps_agent.jobs import Jobs
+from pps_agent.node_probing import NodeProbing
+from pps_agent.probes.carried import load_carried
 from pps_agent.probes.catalogue import Catalogue, load_catalogue
 from pps_agent.probes.client import RunnerClient, connect_runner, start_runner
+from pps_agent.probes.definition import DAY_S, ProbeDefinition, Where
+from pps_agent.probes.executors.local import LocalExecutor
+from pps_agent.probes.executors.values import NodeTask
+from pps_agent.probes.parse import MAX_SUMMARY_CHARS, clean_line
+from pps_agent.probes.preparation import provision_of, shared_environment
+from pps_agent.probes.protocol import RunResponse
+from pps_agent.probes.quorum import Combined, combine
+from pps_agent.probes.slots import Key
+from pps_agent.probes.untested import skipped
 from pps_agent.settings import Settings
 from pps_agent.state import (
     Action,
@@ -36,12 +48,16 @@ from pps_agent.state import (
     Unknown,
 )
 from pps_agent.store import Store
+from pps_agent.tags.change import Request
+from pps_agent.tags.errors import TagError
+from pps_agent.tags.life import Life, TagState
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
-from pps_wire.names import ProbeName, ReleaseId, Tag, Vo
-from pps_wire.report import Status
+from pps_wire.names import ProbeName, ReleaseId
+from pps_wire.report import Cause, Status
 
 Facts = Mapping[str, object]
+Done = tuple[Facts, tuple[ProbeResult, ...]]
 
 
 class Executor:
@@ -56,6 +72,7 @@ class Executor:
         jobs: Jobs,
         captured: Captured | Unknown,
         offered: ReleaseSet | Unknown,
+        stopping: threading.Event | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -65,33 +82,46 @@ class Executor:
         self._captured = captured
         self._offered = offered
         self._resources = contextlib.ExitStack()
+        self._nodes = NodeProbing(settings, stopping or threading.Event())
+        self._resources.callback(self._nodes.close)
         self._runner: RunnerClient | None = None
+        self._carried: dict[ReleaseId, Catalogue] = {}
         probes = settings.probes
         # What holds until a runner was met; then what it says.
         self.single_user = probes.socket is None and not (probes.user and os.geteuid() == 0)
 
+    def begin(self, actions: Iterable[Action]) -> None:
+        """Hand in the node probes of these actions together, so that no release waits for another's jobs.
+
+        What keeps one of them from beginning is told when that one is executed.
+        """
+        for action in () if self._nodes.is_local else actions:
+            if isinstance(action, Probe):
+                with contextlib.suppress(AgentError, WireError, OSError):
+                    known, _ = self._find_probes(self._split(action, datetime.now(UTC))[0], action.release)
+                    version = self._find_installed(action.release).release.version
+                    environment = self.probe_environment(action.release, version)
+                    self._nodes.begin([d for d in known.values() if d.where is Where.NODE], action.release, environment)
+
+    def node_task(self, release: ReleaseId) -> NodeTask:
+        """Give the task that a release's node probes are, for whoever wants to see it. Raises: SiteError."""
+        description = self._find_installed(release).release
+        known, _ = self._find_probes(description.probes, release)
+        environment = self.probe_environment(release, description.version)
+        return self._nodes.prepare([d for d in known.values() if d.where is Where.NODE], release, environment).task
+
     def execute(self, action: Action) -> Outcome:
         """Perform one action and tell what came of it. Raises nothing that is expected to go wrong."""
-        started = time.monotonic()
-        at = datetime.now(UTC)
-        results: tuple[ProbeResult, ...] = ()
-        facts: Facts = {}
-        error, code = "", EXIT_OK
-        try:
-            if isinstance(action, Probe):
-                results = self._probe(action)
-            else:
-                facts = self._perform(action, at)
-        except (AgentError, WireError) as exc:
-            # A tag file's fault has a code of its own at the tag commands only.
-            error, code = str(exc), SiteError.exit_code if isinstance(exc, SiteError) else exit_code_of(exc)
-        except OSError as exc:
-            error, code = f"{exc}; check space, owner and mode there", SiteError.exit_code
-        return Outcome(action, at, time.monotonic() - started, error, code, facts, results)
+        return _attempt(
+            action, lambda at: self._probe(action, at) if isinstance(action, Probe) else self._do(action, at)
+        )
 
     def close(self) -> None:
         """Stop the runner, if one was started."""
         self._resources.close()
+
+    def _do(self, action: Action, at: datetime) -> Done:
+        return self._perform(action, at), ()
 
     def _perform(self, action: Action, at: datetime) -> Facts:
         match action:
@@ -103,12 +133,12 @@ class Executor:
                 return self._compose(release)
             case Switch(component, release):
                 return {"generation": self._store.switch(component, release)}
-            case AddTags(_, subcluster, tags):
-                return self._change_tags(tags, lambda vo, tag: self._tags.add(vo, [tag], [subcluster]))
-            case RemoveTags(_, subcluster, tags):
-                return self._change_tags(
-                    tags, lambda vo, tag: self._tags.remove(vo, [tag], [subcluster], missing_ok=True)
-                )
+            case AddTags():
+                # First remembered: whatever happens then, the list is known as one to clear one day.
+                self._history.note_served([(action.subcluster, vo) for vo, _ in action.tags])
+                return self._announce(action)
+            case RemoveTags():
+                return remove_tags(self._tags, action)
             case Drain(release):
                 self._history.start_drain(release, at)
             case Undrain(release):
@@ -140,46 +170,129 @@ class Executor:
             raise SiteError(f"{release} vanished from the store meanwhile; the next round installs it again")
         return installed
 
-    def _change_tags(self, tags: tuple[tuple[Vo, Tag], ...], change: Callable[[Vo, Tag], object]) -> Facts:
-        for vo, tag in tags:
-            change(vo, tag)
-        return {"tags": len(tags)}
+    def _announce(self, action: AddTags) -> Facts:
+        expires_at = self._find_installed(action.release).release.expires_at
+        life = Life(TagState.VERIFIED, action.release, expires_at.timestamp() if expires_at else None)
+        request = Request(reason=f"all probes of {action.release} pass", person=False)
+        for vo, tag in action.tags:
+            self._tags.add(vo, [tag], [action.subcluster], life=life, request=request)
+        return {"tags": len(action.tags)}
 
-    def _probe(self, action: Probe) -> tuple[ProbeResult, ...]:
+    def _probe(self, action: Probe, at: datetime) -> Done:
         installed = self._find_installed(action.release)
+        self._note_digests(action.probes)
         environment = self.probe_environment(action.release, installed.release.version)
-        results = self.run_probes(action.probes, action.release, environment)
-        for result in results:
+        known, find = self._history.recorded, self.catalogue(action.release).find
+        due, held_up = self._split(action, at)
+        ran = self.run_probes(due, action.release, environment)
+        untested = [skipped(Key(name, action.release), parent, at) for name, parent in held_up.items()]
+        results = tuple(
+            result if result.host else known.count(result, installed.profile, find) for result in (*ran, *untested)
+        )
+        for result in sorted(results, key=lambda result: not result.host):  # what they amount to comes last
             self._history.add_result(result, installed.profile)
-        return results
+        return {}, results
+
+    def _split(self, action: Probe, at: datetime) -> tuple[tuple[ProbeName, ...], Mapping[ProbeName, Key]]:
+        """Give the probes that may run, and by what each of the others is held up."""
+        find = self.catalogue(action.release).find
+        held_up = self._history.recorded.find_held_up(action.probes, action.release, find, at)
+        return tuple(name for name in action.probes if name not in held_up), held_up
 
     def run_probes(
-        self, names: tuple[ProbeName, ...], release: ReleaseId | None, environment: Mapping[str, str]
+        self,
+        names: tuple[ProbeName, ...],
+        release: ReleaseId | None,
+        environment: Mapping[str, str],
+        *,
+        within_s: int = DAY_S,
     ) -> tuple[ProbeResult, ...]:
-        """Run probes side by side, contained, and give their verdicts; one that is not installed is UNKNOWN.
+        """Run probes, each where it belongs, and give their verdicts; one that is not installed is UNKNOWN.
 
-        A result bears the name it was asked for by, which may be the probe's alias.
+        None lasts longer than ``within_s``, whatever its own limit. A result bears the name it was asked for by,
+        which may be the probe's alias. After those of the probes come the results of further metrics that they
+        reported, then what single nodes said (with ``host``).
         """
-        found = {name: self._catalogue.find(name) for name in names}
-        known = {name: definition for name, definition in found.items() if definition is not None}
-        ran = self._open_runner().run_all(tuple(known.values()), environment, release) if known else ()
-        results = [replace(result, probe=name) for name, result in zip(known, ran, strict=True)]
-        missing = [_not_installed(name, release) for name in found if name not in known]
-        return (*results, *missing)
+        known, refused = self._find_probes(names, release, within_s)
+        remote = {} if self._nodes.is_local else {n: d for n, d in known.items() if d.where is Where.NODE}
+        here = {name: definition for name, definition in known.items() if name not in remote}
+        seen = [self._run_here(tuple(here.values()), release, environment)]
+        if remote:
+            seen.append(self._nodes.run(tuple(remote.values()), release, environment))
+        asked = zip((*here, *remote), [result for part in seen for result in part.own], strict=True)
+        results = {name: replace(result, probe=name) for name, result in asked}
+        results |= {name: _refused(name, release, reason) for name, reason in refused.items()}
+        further = [result for part in seen for result in part.further]
+        return (*(results[name] for name in dict.fromkeys(names)), *further, *(r for p in seen for r in p.by_node))
+
+    def _run_here(
+        self, definitions: tuple[ProbeDefinition, ...], release: ReleaseId | None, environment: Mapping[str, str]
+    ) -> Combined:
+        """Run probes side by side on this machine, contained."""
+        if not definitions:
+            return Combined(())
+        limit_s = self._settings.probes.timeout_s
+        task = NodeTask(release=release, definitions=definitions, files={}, env=environment, max_timeout_s=limit_s)
+        answers = LocalExecutor(self._open_runner, provision_of(self._settings)).run(task)
+        return combine(definitions, release, answers, 1, datetime.now(UTC))
+
+    def _find_probes(
+        self, names: tuple[ProbeName, ...], release: ReleaseId | None, within_s: int = DAY_S
+    ) -> tuple[dict[ProbeName, ProbeDefinition], dict[ProbeName, str]]:
+        """Give the probes of these names that may run, and of each other one why it may not."""
+        catalogue = self.catalogue(release)
+        known: dict[ProbeName, ProbeDefinition] = {}
+        refused: dict[ProbeName, str] = {}
+        for name in names:
+            definition = catalogue.find(name)
+            if definition is None or (change := catalogue.find_change(definition)):
+                refused[name] = change if definition is not None else catalogue.why_not(name)
+            else:
+                known[name] = replace(definition, timeout_s=max(1, min(definition.timeout_s, within_s)))
+        return known, refused
+
+    def run_command(self, argv: tuple[str, ...], env: Mapping[str, str], timeout_s: float) -> RunResponse | str:
+        """Run one command, contained as a probe is; a reason instead of an answer where none comes.
+
+        Raises: SiteError when the settings name another user for such things and it would be the agent's own.
+        """
+        runner = self._open_runner()
+        probes = self._settings.probes
+        names_another = probes.socket is not None or (bool(probes.user) and os.geteuid() == 0)
+        if names_another and runner.runner_uid in (os.geteuid(), self._settings.paths.state.stat().st_uid):
+            raise SiteError(
+                f"the runner has the agent's own uid {runner.runner_uid}: give it another account,"
+                " see probes.user and pps-agent-runner.service"
+            )
+        return runner.run_command(argv, env, min(timeout_s, float(probes.timeout_s)))
 
     def probe_environment(self, release: ReleaseId, version: str) -> dict[str, str]:
         """Give the environment a release's probes run in: the composed one and the site's probe settings."""
-        variables = load_variables(self._store.path(release))
-        return variables | {
-            "PPS_SITE": self._settings.site.name,
-            "PPS_VO": self._settings.site.vos[0],
-            "PPS_RELEASE_VERSION": version,
-            **self._settings.probes.env,
-        }
+        return shared_environment(self._settings, load_variables(self._store.path(release)), version)
+
+    def catalogue(self, release: ReleaseId | None = None) -> Catalogue:
+        """Give the installed probes, and with a release those that it carries; read once. Raises: SiteError."""
+        if release is None:
+            return self._installed_probes
+        if release not in self._carried:
+            self._carried[release] = self._installed_probes.merge(load_carried(self._store, release))
+        return self._carried[release]
+
+    def probe_faults(self) -> tuple[str, ...]:
+        """Give what is wrong with probes of the catalogues that were read; each once."""
+        loaded = [*self._carried.values()] or ([self._installed_probes] if "_installed_probes" in vars(self) else [])
+        return tuple(dict.fromkeys(fault for catalogue in loaded for fault in catalogue.all_faults()))
 
     @cached_property
-    def _catalogue(self) -> Catalogue:
-        return load_catalogue(self._settings.paths.probes)
+    def _installed_probes(self) -> Catalogue:
+        return load_catalogue(self._settings.paths.probes, approved=self._history.approvals())
+
+    def _note_digests(self, names: tuple[ProbeName, ...]) -> None:
+        """Put the digests of site probes on record before the agent first runs them: a later change is refused."""
+        catalogue = self._installed_probes
+        found = (catalogue.find(name) for name in names)
+        if new := [probe for probe in found if probe is not None and probe.name in catalogue.unrecorded]:
+            self._history.approve(new, "first run", datetime.now(UTC), anew=False)
 
     def _open_runner(self) -> RunnerClient:
         """Give the round's runner; one that a probe killed is replaced, so that it costs that probe only."""
@@ -194,6 +307,35 @@ class Executor:
         return self._runner
 
 
-def _not_installed(name: ProbeName, release: ReleaseId | None) -> ProbeResult:
-    summary = f"the probe {name} is not installed here: see pps-agent probe list and paths.probes"
-    return ProbeResult(name, release, Status.UNKNOWN, summary, "", datetime.now(UTC), 0.0)
+def _refused(name: ProbeName, release: ReleaseId | None, reason: str) -> ProbeResult:
+    summary = clean_line(reason)[:MAX_SUMMARY_CHARS]
+    return ProbeResult(name, release, Status.UNKNOWN, summary, "", datetime.now(UTC), 0.0, cause=Cause.FAULT)
+
+
+def untag(tags: TagStore, action: RemoveTags) -> Outcome:
+    """Perform one removal of tags, for which neither store nor state.db is needed."""
+    return _attempt(action, lambda _: (remove_tags(tags, action), ()))
+
+
+def remove_tags(tags: TagStore, action: RemoveTags) -> Facts:
+    """Remove an action's tags; those that are gone already are no error. Raises: TagError."""
+    for vo, tag in action.tags:
+        request = Request(reason=action.reason, person=False)
+        tags.remove(vo, [tag], [action.subcluster], missing_ok=True, request=request)
+    return {"tags": len(action.tags)}
+
+
+def _attempt(action: Action, perform: Callable[[datetime], Done]) -> Outcome:
+    """Perform one action and tell what came of it; what is expected to go wrong becomes a failed outcome."""
+    started = time.monotonic()
+    at = datetime.now(UTC)
+    done: Done = ({}, ())
+    error, code = "", EXIT_OK
+    try:
+        done = perform(at)
+    except (AgentError, WireError) as exc:
+        # A tag file's fault has a code of its own at the tag commands only.
+        error, code = str(exc), SiteError.exit_code if isinstance(exc, TagError) else exit_code_of(exc)
+    except OSError as exc:
+        error, code = f"{exc}; check space, owner and mode there", SiteError.exit_code
+    return Outcome(action, at, time.monotonic() - started, error, code, *done)

@@ -1,13 +1,13 @@
 """Bounded HTTP: all bytes of a repository enter the agent here, capped in size and in time.
 
-Bodies arrive as the server stores them (``Accept-Encoding: identity``). ``http_proxy`` and ``no_proxy``
-are honoured, certificates are checked, ``https`` is never left by a redirect. What the bytes say is
-the caller's to verify.
+Bodies arrive as the server stores them (``Accept-Encoding: identity``). ``http_proxy``, ``https_proxy`` and
+``no_proxy`` are honoured unless a proxy is given, certificates are checked, ``https`` is never left by a
+redirect. Bodies of errors and redirects are not read. What the bytes say is the caller's to verify.
 """
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -24,7 +24,12 @@ READ_BYTES: Final = 256 * 1024
 MIN_BYTES_PER_S: Final = 1024
 """A body that comes slower than this on average, after one time limit of patience, is given up."""
 
+DIRECT: Final = "direct"
+"""Instead of a proxy's address: use none, whatever the environment says."""
+
 _GONE: Final = (404, 410)
+_FRESH: Final = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
+"""Caches on the way ask the server again (RFC 9111, 5.2.1.4 and 5.4)."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -49,17 +54,29 @@ class StatusError(FetchError):
         self.status = status
 
 
+class BrokenError(FetchError):
+    """The connection ended in the middle of a body; asking for the rest may give it."""
+
+
+class WholeFileError(FetchError):
+    """The server answered a Range request with the whole file."""
+
+
 class Fetcher:
     """One kept-alive HTTP session; for one thread at a time.
 
+    ``proxy`` is the address of a proxy for all requests, DIRECT, or empty for what the environment says.
     ``requests`` and ``bytes_moved`` count answers and body bytes since it was made. Every method
-    raises FetchError, which names the url and the next thing to try, and nothing else.
+    raises FetchError, which names the url and the next thing to try, and nothing else. ``fresh`` asks
+    caches on the way not to answer by themselves.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, proxy: str = "") -> None:
         self.requests = 0
         self.bytes_moved = 0
         self._timeout_s = timeout_s
+        # given with each request, these win over the environment, which the session's own would not
+        self._proxies = dict.fromkeys(("http", "https"), "" if proxy == DIRECT else proxy) if proxy else None
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": f"pps-agent/{__version__}", "Accept-Encoding": "identity"})
 
@@ -75,29 +92,34 @@ class Fetcher:
         """Close kept-alive connections."""
         self._session.close()
 
-    def get(self, url: str, max_bytes: int) -> bytes:
+    def get(self, url: str, max_bytes: int, *, fresh: bool = False) -> bytes:
         """Give a whole body of at most ``max_bytes``."""
-        return b"".join(self.stream(url, max_bytes))
+        return b"".join(self.stream(url, max_bytes, fresh=fresh))
 
-    def stream(self, url: str, max_bytes: int) -> Iterator[bytes]:
+    def stream(self, url: str, max_bytes: int, *, fresh: bool = False) -> Iterator[bytes]:
         """Give a body of at most ``max_bytes`` piece by piece; one byte more is an error."""
-        with self._open(url, {}) as response:
+        with self._open(url, _FRESH if fresh else {}) as response:
             if response.status_code != 200:
                 raise _refusal(url, response.status_code)
             yield from self._read(response, url, max_bytes)
 
-    def ranges(self, url: str, spans: Sequence[Span], length: int) -> Iterator[bytes]:
+    def ranges(
+        self, url: str, spans: Sequence[Span], length: int, *, whole: bool = True, fresh: bool = False
+    ) -> Generator[bytes]:
         """Give the bytes of ``spans``, one after the other, of a file that is ``length`` bytes long.
 
         The spans must be sorted and apart from each other. A span that is the whole file is asked
         for without Range. A server that answers 200 to a Range request is taken at its word: its one
-        body serves all the spans that are left, which costs bytes but no correctness.
+        body serves all the spans that are left, which costs bytes but no correctness. Without ``whole``
+        that raises WholeFileError instead, for callers who have somebody else to ask.
         """
         for number, span in enumerate(spans):
             headers = {} if span == Span(0, length) else {"Range": f"bytes={span.start}-{span.end - 1}"}
-            with self._open(url, headers) as response:
+            with self._open(url, headers | (_FRESH if fresh else {})) as response:
                 if response.status_code == 200:
                     _check_length(response, url, length)
+                    if headers and not whole:
+                        raise WholeFileError(f"{url}: gives no ranges; use a web server that does")
                     yield from _cut(self._read(response, url, length), spans[number:], url)
                     return
                 if response.status_code != 206:
@@ -131,7 +153,14 @@ class Fetcher:
             return self._ask_once(address, headers)
 
     def _ask_once(self, address: str, headers: dict[str, str]) -> requests.Response:
-        return self._session.get(address, headers=headers, stream=True, allow_redirects=False, timeout=self._timeout_s)
+        return self._session.get(
+            address,
+            headers=headers,
+            stream=True,
+            allow_redirects=False,
+            timeout=self._timeout_s,
+            proxies=self._proxies,
+        )
 
     def _read(self, response: requests.Response, url: str, max_bytes: int) -> Iterator[bytes]:
         """Give the body in pieces as they arrive, within both limits."""
@@ -141,8 +170,10 @@ class Fetcher:
             try:
                 # one byte more than allowed, so that a longer body is noticed and not cut
                 piece = response.raw.read1(min(READ_BYTES, max_bytes - received + 1), decode_content=False)
+            except (urllib3.exceptions.TimeoutError, TimeoutError) as exc:
+                raise FetchError(f"{url}: stalled after {received} bytes ({_reason(exc)}); try again") from exc
             except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
-                raise FetchError(f"{url}: broke off after {received} bytes ({_reason(exc)}); try again") from exc
+                raise BrokenError(f"{url}: broke off after {received} bytes ({_reason(exc)}); try again") from exc
             if not piece:
                 return
             received += len(piece)
@@ -162,13 +193,16 @@ def _resolve(address: str, location: str, url: str) -> str:
 
 
 def _check_scheme(address: str, url: str) -> None:
-    wanted = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
-    try:
-        scheme = urlsplit(address).scheme
-    except ValueError:
-        scheme = ""
-    if scheme not in wanted:
+    wanted = ("https",) if _scheme_of(url) == "https" else ("http", "https")
+    if _scheme_of(address) not in wanted:
         raise FetchError(f"{url}: leads to {address[:200]!r}, which is not {' or '.join(wanted)}", permanent=True)
+
+
+def _scheme_of(address: str) -> str:
+    try:
+        return urlsplit(address).scheme
+    except ValueError:
+        return ""
 
 
 def _check_encoding(response: requests.Response, url: str) -> None:
@@ -215,7 +249,7 @@ def _cut(pieces: Iterator[bytes], spans: Sequence[Span], url: str) -> Iterator[b
         if not waiting:
             return
     if waiting:
-        raise FetchError(f"{url}: ended after {position} of {spans[-1].end} bytes; try again")
+        raise BrokenError(f"{url}: ended after {position} of {spans[-1].end} bytes; try again")
 
 
 def _refusal(url: str, status: int) -> StatusError:

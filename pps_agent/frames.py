@@ -7,29 +7,60 @@ Source: RFC 8878, section 3.1.1.1 (frame header).
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Final, Protocol, cast
 
 import zstandard
 
 from pps_agent.errors import TrustError
 from pps_wire.errors import WireError
-from pps_wire.manifest import MAX_LINE_BYTES, MAX_WINDOW_BYTES, File, Manifest, parse_manifest
+from pps_wire.manifest import (
+    MAX_LINE_BYTES,
+    MAX_WINDOW_BYTES,
+    Directory,
+    Entry,
+    File,
+    Head,
+    Link,
+    Lint,
+    read_manifest,
+)
 
 MAX_MANIFEST_TEXT_BYTES: Final = 512 * 1024**2
 """Largest manifest once unpacked; it is read line by line, never as a whole."""
 
 _BLOCK_BYTES: Final = 256 * 1024
+_WHOLE_BYTES: Final = 1024**2
+_LINES_BYTES: Final = 32 * 1024
 _HEADER_BYTES: Final = 18
 """Longest frame header, magic number included (RFC 8878)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedManifest:
-    """A manifest with the very bytes that were signed."""
+    """The very bytes that were signed, linted; every look at the entries unpacks them anew and keeps none.
 
-    manifest: Manifest
-    raw: bytes
+    So a tree of any size is handled in the memory of its compressed manifest. Get one from ``open_manifest``.
+    """
+
+    head: Head
+    raw: bytes = field(repr=False)
+
+    def entries(self) -> Iterator[Entry]:
+        """Give all entries in path order: a directory before what it holds."""
+        return _read(self.raw)[1]
+
+    def files(self) -> Iterator[File]:
+        """Give the regular files in path order, which is that of their frames."""
+        return (entry for entry in self.entries() if isinstance(entry, File))
+
+    def directories(self) -> Iterator[Directory]:
+        """Give the directories, each before those below it."""
+        return (entry for entry in self.entries() if isinstance(entry, Directory))
+
+    def links(self) -> Iterator[Link]:
+        """Give the symbolic links in path order."""
+        return (entry for entry in self.entries() if isinstance(entry, Link))
 
 
 Block = bytes | memoryview
@@ -57,37 +88,58 @@ class Unpacker:
         The last block is given before size and hash are judged, so what was written must not be
         used until the iterator has ended. Raises: TrustError naming the file and its offset.
         """
-        digest = hashlib.sha256()
-        left = file.s
         try:
             whole = _Headed(body)
-            _judge_header(whole.head, file.s)
-            # only read() is called of the source, which the stubs cannot say
-            source = cast(IO[bytes], whole)
-            with self._decoder.stream_reader(source, read_size=_BLOCK_BYTES, closefd=False) as reader:
-                while size := reader.readinto(self._buffer):
-                    left -= size
-                    if left < 0:
-                        raise _fault(file, f"unpacks to more than its {file.s} bytes")
-                    block = self._buffer[:size]
-                    digest.update(block)
-                    yield block
+            stated = _judge_header(whole.head, file.s)
+            if stated and max(file.s, file.z) <= _WHOLE_BYTES:
+                yield self._unpack_whole(file, whole)
+            else:
+                yield from self._unpack_blocks(file, whole)
         except zstandard.ZstdError as exc:
             raise _fault(file, str(exc)) from exc
+
+    def _unpack_whole(self, file: File, whole: "_Headed") -> bytes:
+        """One call for a small file: setting up a stream costs more than unpacking it."""
+        packed = b"".join(iter(lambda: whole.read(_BLOCK_BYTES), b""))
+        content = self._decoder.decompress(packed)
+        if hashlib.sha256(content).hexdigest() != file.h:
+            raise _fault(file, "has another sha256 than signed")
+        return content
+
+    def _unpack_blocks(self, file: File, whole: "_Headed") -> Iterator[Block]:
+        digest = hashlib.sha256()
+        left = file.s
+        # only read() is called of the source, which the stubs cannot say
+        source = cast(IO[bytes], whole)
+        with self._decoder.stream_reader(source, read_size=_BLOCK_BYTES, closefd=False) as reader:
+            while size := reader.readinto(self._buffer):
+                left -= size
+                if left < 0:
+                    raise _fault(file, f"unpacks to more than its {file.s} bytes")
+                block = self._buffer[:size]
+                digest.update(block)
+                yield block
         if left:
             raise _fault(file, f"unpacks to only {file.s - left} of its {file.s} bytes")
         if digest.hexdigest() != file.h:
             raise _fault(file, "has another sha256 than signed")
 
 
-def unpack_manifest(raw: bytes) -> Manifest:
-    """Read a compressed manifest. Raises: WireError and nothing else, for any bytes."""
-    try:
-        _judge_header(raw[:_HEADER_BYTES], None)
-        with _decoder().stream_reader(raw) as reader:
-            return parse_manifest(_lines(reader))
-    except zstandard.ZstdError as exc:
-        raise WireError("manifest", str(exc)) from exc
+def open_manifest(raw: bytes, length: int | None = None) -> SignedManifest:
+    """Read and lint a compressed manifest; ``length`` is its artifact's, where known: no frame may lie behind it.
+
+    Raises: WireError and nothing else, for any bytes. What was opened raises nothing later.
+    """
+    head, entries = _read(raw)
+    lint = Lint(head, length)
+    for entry in entries:
+        lint.add(entry)
+    lint.finish(_read(raw)[1])
+    return SignedManifest(head, raw)
+
+
+def _read(raw: bytes) -> tuple[Head, Iterator[Entry]]:
+    return read_manifest(_lines(raw))
 
 
 def _decoder() -> zstandard.ZstdDecompressor:
@@ -111,8 +163,8 @@ class _Headed:
         return piece
 
 
-def _judge_header(head: bytes, size_bytes: int | None) -> None:
-    """Refuse a frame by its header. Raises: ZstdError, also for bytes that are no frame."""
+def _judge_header(head: bytes, size_bytes: int | None) -> bool:
+    """Refuse a frame by its header; tell whether it states the size. Raises: ZstdError, also when it is none."""
     frame = zstandard.get_frame_parameters(head)
     if frame.window_size > MAX_WINDOW_BYTES:
         raise zstandard.ZstdError(
@@ -120,22 +172,29 @@ def _judge_header(head: bytes, size_bytes: int | None) -> None:
         )
     if frame.dict_id:
         raise zstandard.ZstdError("the frame asks for a dictionary")
-    if size_bytes is not None and frame.content_size not in (size_bytes, zstandard.CONTENTSIZE_UNKNOWN):
+    stated = frame.content_size != zstandard.CONTENTSIZE_UNKNOWN
+    if size_bytes is not None and stated and frame.content_size != size_bytes:
         raise zstandard.ZstdError(f"the frame states {frame.content_size} bytes where {size_bytes} are signed")
+    return stated
 
 
-def _lines(reader: Body) -> Iterator[bytes]:
-    """Cut lines of bounded length out of a bounded text."""
+def _lines(raw: bytes) -> Iterator[bytes]:
+    """Cut lines of bounded length out of a bounded text. Raises: WireError."""
     pending = b""
     total = 0
-    while block := reader.read(_BLOCK_BYTES):
-        total += len(block)
-        if total > MAX_MANIFEST_TEXT_BYTES:
-            raise WireError("manifest", f"unpacks to more than {MAX_MANIFEST_TEXT_BYTES} bytes")
-        *lines, pending = (pending + block).split(b"\n")
-        yield from lines
-        if len(pending) > MAX_LINE_BYTES:
-            raise WireError("manifest", f"has a line of more than {MAX_LINE_BYTES} bytes")
+    try:
+        _judge_header(raw[:_HEADER_BYTES], None)
+        with _decoder().stream_reader(raw) as reader:
+            while block := reader.read(_LINES_BYTES):
+                total += len(block)
+                if total > MAX_MANIFEST_TEXT_BYTES:
+                    raise WireError("manifest", f"unpacks to more than {MAX_MANIFEST_TEXT_BYTES} bytes")
+                *lines, pending = (pending + block).split(b"\n")
+                yield from lines
+                if len(pending) > MAX_LINE_BYTES:
+                    raise WireError("manifest", f"has a line of more than {MAX_LINE_BYTES} bytes")
+    except zstandard.ZstdError as exc:
+        raise WireError("manifest", str(exc)) from exc
     if pending:
         yield pending
 

@@ -9,19 +9,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
 import pps_agent
-from pps_agent.errors import AgentError, ConfigError, FetchError, SiteError, TrustError, exit_code_of
+from pps_agent.errors import AgentError, BusyError, ConfigError, FetchError, SiteError, TrustError, exit_code_of
 from pps_agent.state import Offer, ReleaseSet, Unknown
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag
+from pps_wire.report import RequestState
 
 _ENTRY: Final = Path(pps_agent.__file__).parent / "__main__.py"
-_TIME_LIMITS_S: Final = {"refresh": 600, "published": 3600, "install": 6 * 3600}
+_TIME_LIMITS_S: Final = {"refresh": 600, "published": 3600, "install": 6 * 3600, "report": 3600}
 """A server that drips single bytes must not hold a round for ever; rounds come one after the other."""
 
 
@@ -44,7 +46,7 @@ class RefreshReply(msgspec.Struct, frozen=True, kw_only=True):
 class InstallReply(msgspec.Struct, frozen=True, kw_only=True):
     """What ``job install`` did: figures for people, or why it failed."""
 
-    facts: dict[str, float] = {}
+    facts: dict[str, float | str] = {}
     failure: JobFailure | None = None
 
 
@@ -55,6 +57,23 @@ class PublishedReply(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str = ""
 
 
+class ReportReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``job report`` sent before it came to an end, or failed."""
+
+    acknowledged: int = 0
+    batches: int = 0
+    wire_bytes: int = 0
+    failure: JobFailure | None = None
+
+
+class RequestReply(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``job requests``: what became of a request, or (no ``request``) why none could be had."""
+
+    request: str
+    state: RequestState
+    reason: str
+
+
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Input of ``job published``: tags to wait for, present or gone, per subcluster."""
 
@@ -63,7 +82,16 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: int = 0
 
 
-_Reply = TypeVar("_Reply", RefreshReply, InstallReply, PublishedReply)
+_Reply = TypeVar("_Reply", RefreshReply, InstallReply, PublishedReply, ReportReply)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What one emptying did: records acknowledged, batches sent, bytes on the wire."""
+
+    acknowledged: int = 0
+    batches: int = 0
+    wire_bytes: int = 0
 
 
 class Jobs:
@@ -81,7 +109,7 @@ class Jobs:
         offered = reply.offered if reply.offered is not None else Unknown(reply.unknown)
         return offered, restore_error(reply.failure) if reply.failure else None
 
-    def install(self, offer: Offer) -> Mapping[str, float]:
+    def install(self, offer: Offer) -> Mapping[str, float | str]:
         """Install one release; the child takes the store's lock. Raises: what the child raised."""
         reply = self._run(["install"], InstallReply, msgspec.json.encode(offer))
         if reply.failure is not None:
@@ -98,9 +126,29 @@ class Jobs:
             return Unknown(reply.unknown)
         return {Subcluster(name): frozenset(Tag(tag) for tag in tags) for name, tags in reply.tags.items()}
 
-    def _run(self, arguments: list[str], kind: type[_Reply], stdin: bytes = b"") -> _Reply:
+    def report(self) -> Sent:
+        """Empty the outbox; the TLS client never enters our memory. Raises: what the child raised."""
+        reply = self._run(["report"], ReportReply)
+        if reply.failure is not None:
+            raise restore_error(reply.failure)
+        return Sent(reply.acknowledged, reply.batches, reply.wire_bytes)
+
+    def start_requests(self) -> "subprocess.Popen[bytes]":
+        """Start the child that carries out the collector's requests, a RequestReply a line on its stdout.
+
+        Raises: SiteError.
+        """
+        try:
+            return subprocess.Popen(self._command("requests"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        except OSError as exc:
+            raise SiteError(f"pps-agent job requests: {exc}; the daemon tries again") from exc
+
+    def _command(self, *arguments: str) -> list[str]:
         command = [sys.executable, "-I", str(_ENTRY), "--config", str(self._config), "job"]
-        command += ["--parent", str(os.getpid()), *arguments]
+        return [*command, "--parent", str(os.getpid()), *arguments]
+
+    def _run(self, arguments: list[str], kind: type[_Reply], stdin: bytes = b"") -> _Reply:
+        command = self._command(*arguments)
         limit_s = _TIME_LIMITS_S[arguments[0]]
         try:
             # stderr is shared: a progress bar belongs to the person at the terminal.
@@ -118,7 +166,7 @@ class Jobs:
 
 def describe_error(error: AgentError | WireError) -> JobFailure:
     """Give an error in the form that travels."""
-    kinds = (ConfigError, TrustError, FetchError, WireError, SiteError)
+    kinds = (ConfigError, TrustError, FetchError, WireError, BusyError, SiteError)
     kind = next((kind for kind in kinds if isinstance(error, kind)), SiteError)  # subclasses travel as their base
     permanent = isinstance(error, FetchError) and error.permanent
     return JobFailure(kind=kind.__name__, message=str(error), permanent=permanent)
@@ -131,6 +179,8 @@ def restore_error(failure: JobFailure) -> AgentError | WireError:
             return ConfigError(failure.message.splitlines())
         case "TrustError":
             return TrustError(failure.message)
+        case "BusyError":
+            return BusyError(failure.message)
         case "FetchError":
             return FetchError(failure.message, permanent=failure.permanent)
         case "WireError":

@@ -29,9 +29,12 @@ from pps_wire.release import (
     target_path,
     withdrawal_path,
 )
+from pps_wire.request import FLEET_KEYS_PATH, FleetKeys, parse_fleet_keys
 
 ROLES: Final = ("timestamp", "snapshot", "targets", "clients", "withdrawals")
 """The files a listing rests on, besides the root: ``<role>.json`` in python-tuf's directory."""
+FLEET: Final = "fleet"
+"""The role that lists the collector's request-signing keys. No release rests on it."""
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 """When a withdrawal was made whose text is not to be had: never a time in the future."""
@@ -40,21 +43,23 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """One complete set of metadata as text: the roots after the pinned one in order, and ROLES by name.
 
-    ``notes`` are withdrawal documents by target path, so that their reasons are there without a network.
+    ``notes`` are withdrawal documents by target path, so that their reasons are there without a network;
+    ``fleet_keys`` is the document of that name. The role FLEET may be missing.
     """
 
     v: int = 1
     roots: tuple[str, ...]
     roles: dict[str, str]
     notes: dict[str, str] = {}
+    fleet_keys: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A bundle whose signatures, versions and hashes were found right.
 
-    ``expires_at`` is the earliest of all. ``notes`` holds the withdrawals, by target path, whose text is
-    the signed one.
+    ``expires_at`` is the earliest of all that releases rest on. ``notes`` holds the withdrawals, by target
+    path, whose text is the signed one. ``fleet`` is None where that role is missing or does not verify.
     """
 
     delegations: Delegations
@@ -62,6 +67,7 @@ class Verified:
     withdrawals: Targets
     expires_at: datetime
     notes: Mapping[str, Withdrawal]
+    fleet: Targets | None = None
 
 
 def parse_bundle(raw: bytes) -> Bundle:
@@ -108,6 +114,20 @@ def read_releases(verified: Verified, problem: str = "") -> ReleaseSet:
     return ReleaseSet(ordered, verified.expires_at, "; ".join(problems))
 
 
+def read_fleet_keys(verified: Verified, text: str, now: datetime) -> FleetKeys:
+    """Give the keys that may sign requests. Raises: TrustError when none can be believed now."""
+    target = verified.fleet.targets.get(FLEET_KEYS_PATH) if verified.fleet is not None else None
+    if verified.fleet is None or target is None:
+        raise TrustError("the repository vouches for no request-signing keys; ask the release managers")
+    if verified.fleet.expires <= now:
+        raise TrustError(f"the role {FLEET} expired at {verified.fleet.expires}; tell the release managers")
+    try:
+        target.verify_length_and_hashes(text.encode())
+        return parse_fleet_keys(text.encode())
+    except (LengthOrHashMismatchError, WireError) as exc:
+        raise TrustError(f"{FLEET_KEYS_PATH} is not the signed one ({exc}); the next refresh fetches it") from exc
+
+
 def read_sha256(target: TargetFile) -> str:
     """Give a target's sha256, which stands in its file name too. Raises: WireError when it has none."""
     try:
@@ -132,7 +152,15 @@ def _verify(bundle: Bundle, pinned_root: bytes) -> Verified:
         raise ValueError("targets delegates nothing")
     parts: tuple[Signed, ...] = (root.signed, timestamp, snapshot, targets, clients, withdrawals)
     expires_at = min(part.expires for part in parts)
-    return Verified(targets.delegations, clients, withdrawals, expires_at, _read_notes(withdrawals, bundle.notes))
+    notes = _read_notes(withdrawals, bundle.notes)
+    return Verified(targets.delegations, clients, withdrawals, expires_at, notes, _read_fleet(raw, targets, snapshot))
+
+
+def _read_fleet(raw: Mapping[str, bytes], targets: Targets, snapshot: Snapshot) -> Targets | None:
+    """Read the role FLEET. That it is broken must keep nobody from seeing releases and withdrawals."""
+    with contextlib.suppress(RepositoryError, ValueError, KeyError):
+        return _read_targets(raw, FLEET, targets, snapshot)
+    return None
 
 
 def _follow_root(trusted: Root, raw: bytes) -> Metadata[Root]:

@@ -42,10 +42,14 @@ class Outbox:
 
     def put(self, bodies: Sequence[Body], at: datetime) -> None:
         """Store results durably, all or none."""
-        rows = [(body.KIND, at.astimezone(UTC).isoformat(), msgspec.json.encode(body)) for body in bodies]
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO outbox (kind, at, body) VALUES (?, ?, ?)", rows)
+            self.add(bodies, at)
+
+    def add(self, bodies: Sequence[Body], at: datetime) -> None:
+        """Store results as a part of the transaction that is under way."""
+        rows = [(body.KIND, at.astimezone(UTC).isoformat(), msgspec.json.encode(body)) for body in bodies]
+        self._db.executemany("INSERT INTO outbox (kind, at, body) VALUES (?, ?, ?)", rows)
 
     def waiting(self) -> int:
         """Give how many records the collector has not acknowledged."""

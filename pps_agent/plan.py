@@ -8,13 +8,17 @@ again until nothing is left (a fixpoint). The order falls out of the preconditio
 Rules that tests/property/test_plan.py holds against every planted fault:
 
 * A tag is added only for a wanted release that is intact and whose probes all passed freshly.
-* What could not be looked at (Unknown) never causes a removal.
+* What could not be looked at (Unknown) never causes a removal; nor does a CRITICAL that more attempts may undo.
 * A tree is removed only when no tag names it, in files or in the information system, nobody uses
-  it, and the drain period is over.
+  it, nobody pinned it, and the drain period is over.
+* In quiet hours nothing is installed, composed, switched, tagged or removed; a site that observes does nothing.
+* A list that the site serves no more loses the tags it was given.
+* A release with configuration steps still open is neither current nor tagged.
+* A tag that a person removed is not added, one set against the probes not removed for them.
 * A release's actions depend on no other release, but for the choice of a component's current one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from pps_agent.state import (
@@ -36,30 +40,44 @@ from pps_agent.state import (
     Unknown,
     Wish,
 )
+from pps_agent.tags.life import LISTED
 from pps_wire.names import Component, ProbeName, ReleaseId, Subcluster, Tag, Vo, version_key
 from pps_wire.report import Status
 
+_FAILED = "a probe failed"
 LONGEST_CHAIN = 6
 """Most actions one release can need in a row: Undrain, Install, Compose, Probe, Switch, AddTags."""
 
 
 def plan(desired: Desired, observed: Observed, now: datetime) -> tuple[Action, ...]:
     """Give the actions to do now, untagging first. Empty means converged."""
-    actions: list[Action] = list(_untag(desired, observed))
+    if desired.observing:
+        return ()
+    untagging = list(_untag(desired, observed))
+    untagging += _untag_former(desired, observed, {(a.subcluster, pair) for a in untagging for pair in a.tags})
     if desired.paused:
-        return tuple(actions)
+        return tuple(untagging)
+    return (*untagging, *(action for action in _advance(desired, observed, now) if _may_now(action, desired)))
+
+
+def _may_now(action: Action, desired: Desired) -> bool:
+    """Tell whether quiet hours allow an action: they allow what users cannot notice."""
+    return not desired.quiet or isinstance(action, Probe | Drain)
+
+
+def _advance(desired: Desired, observed: Observed, now: datetime) -> Iterator[Action]:
+    """Give all that is due beside untagging."""
     for wish in desired.wishes:
         if wish.stance is Stance.UNWANTED:
-            actions += _retire(wish, desired, observed, now)
+            yield from _retire(wish, desired, observed, now)
         elif wish.stance is Stance.WANTED:
-            actions += _prepare(wish, desired, observed, now)
+            yield from _prepare(wish, desired, observed, now)
     switches = tuple(_switch(desired, observed, now))
-    actions += switches
+    yield from switches
     unsettled = {switch.component for switch in switches}
     for wish in desired.wishes:
         if wish.component not in unsettled:
-            actions += _tag(wish, desired, observed, now)
-    return tuple(actions)
+            yield from _tag(wish, desired, observed, now)
 
 
 def is_passing(wish: Wish, observed: Observed, max_age_s: int, now: datetime) -> bool:
@@ -71,12 +89,12 @@ def is_passing(wish: Wish, observed: Observed, max_age_s: int, now: datetime) ->
 
 
 def is_broken(wish: Wish, observed: Observed) -> bool:
-    """Tell whether some probe's newest verdict on the present environment is CRITICAL."""
+    """Tell whether some probe's newest verdict on the present environment is CRITICAL, for good (hard)."""
     installed = _find(observed.installed, wish.release)
     if installed is None:
         return False
     verdicts = (_verdict(wish, probe, installed, observed) for probe in wish.probes)
-    return any(seen is not None and seen.status is Status.CRITICAL for seen in verdicts)
+    return any(seen is not None and seen.status is Status.CRITICAL and seen.hard for seen in verdicts)
 
 
 def is_ready(wish: Wish, observed: Observed, max_age_s: int, now: datetime) -> bool:
@@ -111,9 +129,33 @@ def _untag(desired: Desired, observed: Observed) -> Iterator[RemoveTags]:
         if wish.release not in losing:
             continue
         for subcluster in _subclusters(desired, observed):
-            doomed = tuple(pair for pair in listed_tags(wish, observed, subcluster) if pair[1] not in shared)
+            doomed = tuple(
+                (vo, tag)
+                for vo, tag in listed_tags(wish, observed, subcluster)
+                if tag not in shared
+                and not (losing[wish.release] == _FAILED and observed.will(vo, subcluster, tag) == LISTED)
+            )
             if doomed:
                 yield RemoveTags(wish.release, subcluster, doomed, losing[wish.release])
+
+
+def _untag_former(
+    desired: Desired, observed: Observed, doomed: Collection[tuple[Subcluster, tuple[Vo, Tag]]]
+) -> Iterator[RemoveTags]:
+    """Give the removals, beside the ``doomed``, of tags from lists the site serves no more."""
+    seen = dict(observed.former_tags) if not isinstance(observed.former_tags, Unknown) else {}
+    if not isinstance(observed.tags, Unknown):
+        seen |= observed.tags
+    for wish in desired.wishes:
+        for subcluster in sorted({subcluster for subcluster, _ in desired.former}):
+            there = seen.get(subcluster, frozenset())
+            stray = tuple(
+                (vo, tag)
+                for vo, tag in sorted(wish.known_tags.items())
+                if tag in there and (subcluster, vo) in desired.former and (subcluster, (vo, tag)) not in doomed
+            )
+            if stray:
+                yield RemoveTags(wish.release, subcluster, stray, "the site's settings no longer name this list")
 
 
 def _reason_to_untag(wish: Wish, observed: Observed) -> str:
@@ -127,7 +169,7 @@ def _reason_to_untag(wish: Wish, observed: Observed) -> str:
     if installed.fault:
         return f"its tree is damaged: {installed.fault}"
     if is_broken(wish, observed):
-        return "a probe failed"
+        return _FAILED
     return ""
 
 
@@ -171,14 +213,20 @@ def _due_probes(
 def _retire(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[Action]:
     if isinstance(observed.installed, Unknown) or wish.release not in observed.installed:
         return
-    if isinstance(observed.tags, Unknown) or _is_named(wish, observed.tags):
+    if isinstance(observed.tags, Unknown) or isinstance(observed.former_tags, Unknown):
+        return
+    if _is_named(wish, observed.tags) or _is_named(wish, observed.former_tags):
         return
     if observed.current.get(wish.component) == wish.release:
         return
     since = observed.draining.get(wish.release)
     if since is None:
         yield Drain(wish.release)
-    elif _is_drained(wish, observed) and now - since >= timedelta(seconds=desired.drain_s):
+    elif (
+        not _is_pinned(wish, observed)
+        and _is_drained(wish, observed)
+        and now - since >= timedelta(seconds=desired.drain_s)
+    ):
         yield Remove(wish.release, wish.reason)
 
 
@@ -187,6 +235,10 @@ def _is_drained(wish: Wish, observed: Observed) -> bool:
         return False
     published = observed.published is not None and _is_named(wish, observed.published)
     return not published and wish.release not in observed.in_use
+
+
+def _is_pinned(wish: Wish, observed: Observed) -> bool:
+    return isinstance(observed.pins, Unknown) or wish.release in observed.pins
 
 
 def _is_named(wish: Wish, tags: Mapping[Subcluster, frozenset[Tag]]) -> bool:
@@ -213,7 +265,9 @@ def _choose(
     ready = [
         wish
         for wish in rivals
-        if wish.stance is Stance.WANTED and is_ready(wish, observed, desired.probe_max_age_s, now)
+        if wish.stance is Stance.WANTED
+        and not wish.open_steps
+        and is_ready(wish, observed, desired.probe_max_age_s, now)
     ]
     sitting = next((wish for wish in rivals if wish.release == current and not _is_at_fault(wish, observed)), None)
     if sitting is not None:
@@ -236,7 +290,11 @@ def _tag(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Ite
         return
     for subcluster in desired.subclusters:
         there = observed.tags.get(subcluster, frozenset())
-        missing = tuple((vo, tag) for vo, tag in sorted(wish.tags.items()) if tag not in there)
+        missing = tuple(
+            (vo, tag)
+            for vo, tag in sorted(wish.tags.items())
+            if tag not in there and observed.will(vo, subcluster, tag) in ("", LISTED)
+        )
         if missing:
             yield AddTags(wish.release, subcluster, missing)
 

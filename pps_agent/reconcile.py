@@ -1,311 +1,287 @@
-"""One round: look, wish, plan, act, look again, until nothing is left to do; then report.
+"""Rounds: look, wish, plan, act, look again, until nothing is left to do; then report.
 
 Time stands still within a round: what comes due while it runs (a probe slower than its retry time)
-waits for the next one, so that a fixpoint exists.
+waits for the next one, so that a fixpoint exists. Whatever of this machine is broken, tags that must
+not stand are removed: that needs metadata and tag lists only.
 """
 
 import contextlib
 import socket
 import time
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pps_agent import __version__
-from pps_agent.database import open_database
-from pps_agent.environment.capture import capture
-from pps_agent.environment.values import Captured
-from pps_agent.errors import AgentError, SiteError, exit_code_of, worst_exit_code
-from pps_agent.execute import Executor
+from pps_agent.announcement import find_changes
+from pps_agent.errors import AgentError, BusyError, SiteError
+from pps_agent.execute import untag
 from pps_agent.files import hold_lock
-from pps_agent.history import History
 from pps_agent.identity import load_identity
-from pps_agent.jobs import Expected, Jobs
+from pps_agent.jobs import Sent
 from pps_agent.log import Log
-from pps_agent.node import observe_node
-from pps_agent.observe import Published, observe
+from pps_agent.news import log_outcome, untag_news
 from pps_agent.outbox import Outbox
-from pps_agent.plan import LONGEST_CHAIN, listed_tags, plan
-from pps_agent.policy import desire
+from pps_agent.ownership import ROUND_LOCK, OwnedError, hold_site
+from pps_agent.probes.agenda import find_watched
 from pps_agent.records import describe_round
-from pps_agent.report import Sent, send_outbox
-from pps_agent.settings import Settings
-from pps_agent.standing import Standing, find_standings
-from pps_agent.state import (
-    Action,
-    AddTags,
-    Desired,
-    Observed,
-    Outcome,
-    ReleaseSet,
-    RemoveTags,
-    Unknown,
-)
-from pps_agent.store import Store
-from pps_agent.tags.store import TagStore
+from pps_agent.round import EVERYTHING, Round, Scope, expect_published, find_listed, limit_steps, since_last_tag
+from pps_agent.sight import Look, Sight
+from pps_agent.site import Site
+from pps_agent.state import Action, Outcome, ReleaseSet, RemoveTags, Unknown
+from pps_agent.tags.change import Request
+from pps_agent.tags.errors import TagError
 from pps_wire.errors import WireError
-from pps_wire.names import ReleaseId
-from pps_wire.report import Body, RoundBody
+from pps_wire.names import Vo
+from pps_wire.report import Body, LogHead, RoundBody
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """Everything one look gave, and what the site wants in view of it."""
+def run_round(site: Site, log: Log, scope: Scope = EVERYTHING, *, take_over: bool = False) -> Round:
+    """Run one round to its fixpoint and report it; one round at a time per state directory and per store.
 
-    offered: ReleaseSet | Unknown
-    desired: Desired
-    observed: Observed
-    at: datetime
-
-    def plan(self) -> tuple[Action, ...]:
-        """Give the actions to do now."""
-        return plan(self.desired, self.observed, self.at)
-
-    def standings(self) -> tuple[Standing, ...]:
-        """Give where each release stands."""
-        return find_standings(self.desired, self.observed, self.at)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round did. Errors that are no action's are told apart: of trust, of this site, of reporting."""
-
-    id: str
-    outcomes: tuple[Outcome, ...]
-    standings: tuple[Standing, ...]
-    trust: str
-    trust_error: AgentError | WireError | None
-    site_errors: tuple[SiteError, ...]
-    report_error: AgentError | None
-    sent: Sent
-    waiting: int
-    infosys_wait_s: float
-    took_s: float
-    single_user: bool
-
-    def exit_code(self) -> int:
-        """Give the round's one exit code: the first of 78, 4, 6, 7, 69, 75, 1 that occurred, else 0."""
-        codes = [outcome.exit_code for outcome in self.outcomes]
-        return worst_exit_code(codes + [exit_code_of(error) for error in self.errors()])
-
-    def errors(self) -> list[AgentError | WireError]:
-        """Give the errors that are no action's."""
-        return [error for error in (self.trust_error, *self.site_errors, self.report_error) if error is not None]
-
-
-class Site:
-    """The site as one settings file describes it: opens its parts and runs rounds over them."""
-
-    def __init__(self, settings: Settings, config: Path) -> None:
-        self.settings = settings
-        self.store = Store(settings.paths.store)
-        self.tags = TagStore(settings.paths.tags, settings.site.subclusters)
-        self.jobs = Jobs(config)
-        self.database = open_database(settings.paths.state / "state.db")
-        self.history = History(self.database)
-
-    def close(self) -> None:
-        """Close state.db."""
-        self.database.close()
-
-    def look(self, *, offline: bool) -> Sight:
-        """Look at everything once and change nothing (but the kept metadata, when not ``offline``)."""
-        offered, _ = self.jobs.refresh(offline=offline)
-        captured = capture(self.settings.environment.profile, self.settings.environment.timeout_s)
-        published = self._look_published(Expected())
-        return self._see(offered, captured, published, datetime.now(UTC))
-
-    def run_round(self, log: Log) -> Round:
-        """Run one round to its fixpoint and report it; one round at a time per state directory.
-
-        Raises: SiteError when another round is under way, or store or state.db cannot be used.
-        """
-        started = time.monotonic()
-        number = uuid.uuid4().hex[:12]
-        log = log.bind(round=number)
-        self.store.ensure()
-        with hold_lock(self.settings.paths.state / "round.lock", "is running a round"):
-            offered, trust_error = self.jobs.refresh()
-            if trust_error is not None:
-                log.warning("metadata.kept", error=str(trust_error))
-            self.store.sweep(keep=_offered_ids(offered))
-            captured = capture(self.settings.environment.profile, self.settings.environment.timeout_s)
-            for problem in () if isinstance(captured, Unknown) else captured.problems:
-                log.warning("profile.skipped", problem=problem)
-            published = self._look_published(Expected())
-            executor = Executor(self.settings, self.store, self.tags, self.history, self.jobs, captured, offered)
-            with contextlib.closing(executor):
-                outcomes, site_errors = self._converge(executor, offered, captured, published, log)
-            before = self._see(offered, captured, published, datetime.now(UTC))
-            published = self._look_published(_expect(before, outcomes, self.settings.infosys.wait_s))
-            waited_s = _since_last_tag(outcomes)
-            sight = self._see(offered, captured, published, datetime.now(UTC))
-            site_errors += _find_blind_spots(sight.observed)
-            for error in site_errors:
-                log.error("site.unfit", error=str(error))
-            return self._conclude(
-                sight, outcomes, trust_error, site_errors, waited_s, started, executor.single_user, number, log
-            )
-
-    def _converge(
-        self,
-        executor: Executor,
-        offered: ReleaseSet | Unknown,
-        captured: Captured | Unknown,
-        published: Published,
-        log: Log,
-    ) -> tuple[tuple[Outcome, ...], tuple[SiteError, ...]]:
-        """Act until the plan is empty. A failed action is not tried twice in a round."""
-        outcomes: list[Outcome] = []
-        failed: set[Action] = set()
-        at = datetime.now(UTC)
-        for _ in range(_bound(offered)):
-            actions = [action for action in self._see(offered, captured, published, at).plan() if action not in failed]
-            if not actions:
-                return tuple(outcomes), ()
-            for action in actions:
-                outcome = executor.execute(action)
-                outcomes.append(outcome)
-                _log_outcome(log, outcome)
-                if outcome.error:
-                    failed.add(action)
-        unsettled = f"no fixpoint after {_bound(offered)} steps; please report this with `pps-agent plan`"
-        return tuple(outcomes), (SiteError(unsettled),)
-
-    def _see(
-        self, offered: ReleaseSet | Unknown, captured: Captured | Unknown, published: Published, at: datetime
-    ) -> Sight:
-        profile = captured if isinstance(captured, Unknown) else captured.fingerprint
-        observed = observe(self.store, self.tags, self.history, profile, published)
-        desired = desire(offered, observed.installed, self.settings, self.history.resolve(), observe_node(), at)
-        return Sight(offered, desired, observed, at)
-
-    def _look_published(self, expected: Expected) -> Published:
-        return self.jobs.published(expected) if self.settings.infosys.url else None
-
-    def _conclude(
-        self,
-        sight: Sight,
-        outcomes: tuple[Outcome, ...],
-        trust_error: AgentError | WireError | None,
-        site_errors: tuple[SiteError, ...],
-        waited_s: float,
-        started: float,
-        single_user: bool,
-        number: str,
-        log: Log,
-    ) -> Round:
-        trust = describe_trust(sight.offered)
-        standings = sight.standings()
-        took_s = time.monotonic() - started
-        failed = sum(1 for outcome in outcomes if outcome.error)
-        summary = RoundBody(
-            round=number,
-            trust=trust[:1024],
-            done=len(outcomes) - failed,
-            failed=failed,
-            took_s=took_s,
-            agent_version=__version__,
-            single_user=single_user,
-            paused=sight.desired.paused,
-        )
-        sent, waiting, report_error = self._report(
-            describe_round(summary, outcomes, standings, socket.gethostname()), sight.at
-        )
-        if report_error is not None:
-            log.warning("report.delayed", error=str(report_error), waiting=waiting)
-        log.info("round.ended", done=summary.done, failed=failed, trust=trust, took_s=round(took_s, 2), waiting=waiting)
-        return Round(
-            id=summary.round,
-            outcomes=outcomes,
-            standings=standings,
-            trust=trust,
-            trust_error=trust_error,
-            site_errors=site_errors,
-            report_error=report_error,
-            sent=sent,
-            waiting=waiting,
-            infosys_wait_s=waited_s,
-            took_s=took_s,
-            single_user=single_user,
-        )
-
-    def _report(self, bodies: Iterable[Body], at: datetime) -> tuple[Sent, int, AgentError | None]:
-        outbox = Outbox(self.database, "", self.settings.site.name)
-        outbox.put(tuple(bodies), at)  # before anything that may fail: a round done is a round told
-        try:
-            identity = load_identity(self.settings)
-            if identity is None or not self.settings.collector.url:
-                return Sent(), outbox.waiting(), None
-            outbox = Outbox(self.database, identity.agent, identity.site)
-            sent = send_outbox(outbox, identity, self.settings.collector, at)
-        except AgentError as exc:
-            return Sent(), outbox.waiting(), exc
-        return sent, outbox.waiting(), None
-
-
-def _find_blind_spots(observed: Observed) -> tuple[SiteError, ...]:
-    """Give what of this machine could not be looked at: nothing was removed for it, but somebody must know."""
-    looks = (
-        ("the store", observed.installed),
-        ("the tag files", observed.tags),
-        ("the site's profile", observed.profile),
-    )
-    return tuple(SiteError(f"{what}: {seen.reason}") for what, seen in looks if isinstance(seen, Unknown))
-
-
-def _offered_ids(offered: ReleaseSet | Unknown) -> list[ReleaseId]:
-    """Staged work of these may be taken up again; everything else in staging is dead."""
-    return [] if isinstance(offered, Unknown) else [offer.release.id for offer in offered.offers]
-
-
-def _bound(offered: ReleaseSet | Unknown) -> int:
-    """Give the most planning steps a round may take: the longest chain, untagging included, and slack.
-
-    Releases go their ways in parallel, but a component's releases may become current one after another.
+    ``scope`` leaves out actions a person did not ask for, or everything that needs the repository and
+    the collector: then the metadata of the last round is taken and the report waits in the outbox.
+    With ``take_over`` the store and tags of another agent become this one's. Raises: BusyError when another
+    round is under way, OwnedError when another agent acts here.
     """
-    offers = 0 if isinstance(offered, Unknown) else len(offered.offers)
-    return 2 * LONGEST_CHAIN + offers + 4
+    started, number = time.monotonic(), uuid.uuid4().hex[:12]
+    log = log.bind(round=number)
+    with contextlib.ExitStack() as stack:
+        try:
+            faults = _hold(site, stack, take_over=take_over)
+        except OwnedError as exc:
+            if exc.is_self:  # a person has to say what was lost, but what is withdrawn cannot wait for it
+                untag_news(site, None, log)
+            raise
+        look, trust_error = _look_out(site, log, offline=scope.offline)
+        faults += _prepare(site, look)
+        outcomes, unsettled, single_user = _act(site, look, log, scope)
+        before = site.see(look, datetime.now(UTC))
+        faults += _mark_tags(site, before)
+        published = site.look_published(expect_published(before, outcomes, site.settings.infosys.wait_s))
+        waited_s = since_last_tag(outcomes, datetime.now(UTC))
+        sight = site.see(replace(look, published=published), datetime.now(UTC))
+        faults += (*unsettled, *sight.blind_spots())
+        if isinstance(sight.memory, Unknown):
+            faults += (SiteError(sight.memory.reason),)
+        for error in faults:
+            log.error("site.unfit", error=str(error))
+        result = Round(
+            id=number,
+            offered=look.offered,
+            outcomes=outcomes,
+            standings=sight.standings(),
+            withheld=sight.withheld(),
+            reason_withheld=sight.reason_withheld(),
+            trust=sight.describe_trust(),
+            trust_error=trust_error,
+            site_errors=faults,
+            report_error=None,
+            sent=Sent(),
+            waiting=0,
+            infosys_wait_s=waited_s,
+            took_s=time.monotonic() - started,
+            single_user=single_user,
+            watched=find_watched(sight.desired, sight.observed),
+            listed=find_listed(sight),
+        )
+        return _conclude(site, sight, result, log, send=not scope.offline)
 
 
-def _expect(sight: Sight, outcomes: tuple[Outcome, ...], wait_s: int) -> Expected:
-    """Give what the information system should come to show after this round's changes."""
-    done = [outcome.action for outcome in outcomes if not outcome.error]
-    removed = [action for action in done if isinstance(action, RemoveTags)]
-    if not removed and not any(isinstance(action, AddTags) for action in done):
-        return Expected()
-    present: dict[str, list[str]] = {}
-    for wish in sight.desired.wishes:
-        for subcluster in sight.desired.subclusters:
-            listed = [tag for _, tag in listed_tags(wish, sight.observed, subcluster)]
-            present.setdefault(subcluster, []).extend(listed)
-    absent: dict[str, list[str]] = {}
-    for action in removed:
-        gone = [tag for _, tag in action.tags if tag not in present.get(action.subcluster, [])]
-        absent.setdefault(action.subcluster, []).extend(gone)
-    return Expected(present=present, absent=absent, wait_s=wait_s)
+def _hold(site: Site, stack: contextlib.ExitStack, *, take_over: bool) -> tuple[SiteError, ...]:
+    """Keep other rounds off. A store that cannot be marked is told and holds up nothing else.
+
+    Raises: BusyError, OwnedError.
+    """
+    if site.fault is not None:
+        return ()  # told by the sight
+    faults: tuple[SiteError, ...] = ()
+    if site.settings.policy.mode != "observe":
+        try:
+            site.store.ensure()
+            stack.enter_context(hold_site(site.settings, site.database, take_over=take_over))
+            return ()
+        except (BusyError, OwnedError):
+            raise
+        except SiteError as exc:
+            faults = (exc,)
+    stack.enter_context(hold_lock(site.settings.paths.state / ROUND_LOCK, "is running a round"))
+    return faults
 
 
-def _since_last_tag(outcomes: tuple[Outcome, ...]) -> float:
-    """Give the seconds since a tag was last changed in this round; 0 when none was."""
-    changed = [outcome.at for outcome in outcomes if isinstance(outcome.action, AddTags | RemoveTags)]
-    return (datetime.now(UTC) - max(changed)).total_seconds() if changed else 0.0
+def _look_out(site: Site, log: Log, *, offline: bool) -> tuple[Look, AgentError | WireError | None]:
+    """Make the costly looks; give them, and the error that kept newer metadata away."""
+    offered, error = site.jobs.refresh(offline=offline)
+    if error is not None:
+        log.warning("metadata.kept", error=str(error))
+    look = site.look_out(offered)
+    for problem in () if isinstance(look.captured, Unknown) else look.captured.problems:
+        log.warning("profile.skipped", problem=problem)
+    return look, error
 
 
-def describe_trust(offered: ReleaseSet | Unknown) -> str:
-    """Say in one line how far the metadata may be relied on."""
-    if isinstance(offered, Unknown):
-        return f"unknown: {offered.reason}"
-    return offered.problem or f"verified until {offered.expires_at:%Y-%m-%dT%H:%MZ}"
+def _prepare(site: Site, look: Look) -> tuple[SiteError, ...]:
+    """Make the store ready and remember what was seen; what fails of it is told and holds up nothing else."""
+    now = datetime.now(UTC)
+    faults: list[SiteError] = []
+
+    def attempt(step: Callable[[], object]) -> None:
+        try:
+            step()
+        except SiteError as exc:
+            faults.append(exc)
+
+    if site.fault is not None:
+        return ()  # told by the sight
+    if isinstance(look.offered, ReleaseSet) and now < look.offered.expires_at:
+        offers = look.offered.offers
+        attempt(lambda: site.history.note_offers(offers, now))
+    versions = {key: seen for key, seen in look.production.items() if not isinstance(seen, Unknown)}
+    if versions:
+        attempt(lambda: site.history.note_production(versions, now))
+    attempt(site.history.recorded.sweep)
+    if site.settings.policy.mode != "observe":
+        attempt(lambda: site.store.sweep(keep=look.offered_ids()))
+    return tuple(faults)
 
 
-def _log_outcome(log: Log, outcome: Outcome) -> None:
-    action = outcome.action
-    target = getattr(action, "release", None) or getattr(action, "component", "")
-    name = type(action).__name__.lower()
-    if outcome.error:
-        log.error("action.failed", action=name, target=target, error=outcome.error)
-    else:
-        log.info("action.done", action=name, target=target, took_s=round(outcome.took_s, 3), facts=dict(outcome.facts))
+def _note_served(site: Site, sight: Sight) -> None:
+    """Remember the lists that hold tags of ours, also those written before this was remembered."""
+    tags = sight.observed.tags
+    if isinstance(tags, Unknown) or isinstance(sight.memory, Unknown) or sight.desired.observing:
+        return
+    listed = {
+        (subcluster, vo)
+        for wish in sight.desired.wishes
+        for subcluster in sight.desired.subclusters
+        for vo, tag in wish.tags.items()
+        if tag in tags.get(subcluster, ())
+    }
+    if listed - sight.memory.served:
+        site.history.note_served(listed)
+
+
+def _mark_tags(site: Site, sight: Sight) -> tuple[SiteError, ...]:
+    """Write down what is known of the releases' tags, for who publishes it; what is not known stays as it is."""
+    lives = sight.observed.lives
+    if isinstance(lives, Unknown) or sight.desired.observing or site.fault is not None:
+        return ()
+    changes = find_changes(sight.desired, sight.observed, lives, datetime.now(UTC))
+    try:
+        for vo, entries in changes.items():
+            site.tags.set_life(vo, entries, request=Request(person=False))
+    except TagError as exc:
+        return (SiteError(str(exc)),)
+    return ()
+
+
+def _act(site: Site, look: Look, log: Log, scope: Scope) -> tuple[tuple[Outcome, ...], tuple[SiteError, ...], bool]:
+    """Act until the plan is empty; without state.db only untagging is possible, and planned."""
+    if site.fault is not None:
+        return (*_converge(site, look, lambda action: _untag_only(site, action), log, scope), False)
+    tags = site.all_tags(site.recall())
+    with contextlib.closing(site.executor(look.captured, look.offered, tags)) as executor:
+        outcomes, unsettled = _converge(site, look, executor.execute, log, scope, executor.begin)
+        for fault in executor.probe_faults():
+            log.warning("probe.refused", reason=fault)
+        return outcomes, unsettled, executor.single_user
+
+
+def _untag_only(site: Site, action: Action) -> Outcome:
+    if not isinstance(action, RemoveTags):
+        raise AssertionError(f"planned without state.db: {action}")
+    return untag(site.tags, action)
+
+
+def _converge(
+    site: Site,
+    look: Look,
+    act: Callable[[Action], Outcome],
+    log: Log,
+    scope: Scope,
+    begin: Callable[[Sequence[Action]], None] = lambda _: None,
+) -> tuple[tuple[Outcome, ...], tuple[SiteError, ...]]:
+    """Act until the plan is empty. A failed action is not tried twice in a round.
+
+    ``begin`` is told a step's actions before the first of them, so that what takes long can go side by side.
+    """
+    outcomes: list[Outcome] = []
+    failed: set[Action] = set()
+    at = datetime.now(UTC)
+    for step in range(limit_steps(look)):
+        sight = site.see(look, at)
+        if step == 0:
+            with contextlib.suppress(SiteError):  # noted again with each tag that is added
+                _note_served(site, sight)
+        actions = [action for action in sight.plan() if action not in failed and scope.includes(action)]
+        if not actions:
+            return tuple(outcomes), ()
+        begin(actions)
+        for action in actions:
+            outcome = act(action)
+            outcomes.append(outcome)
+            log_outcome(log, outcome)
+            if outcome.error:
+                failed.add(action)
+    unsettled = f"no fixpoint after {limit_steps(look)} steps; please report this with `pps-agent plan`"
+    return tuple(outcomes), (SiteError(unsettled),)
+
+
+def _conclude(site: Site, sight: Sight, result: Round, log: Log, *, send: bool) -> Round:
+    """Report the round, and end it with its one line."""
+    failed = sum(1 for outcome in result.outcomes if outcome.error)
+    summary = RoundBody(
+        round=result.id,
+        trust=result.trust[:1024],
+        done=len(result.outcomes) - failed,
+        failed=failed,
+        took_s=result.took_s,
+        agent_version=__version__,
+        single_user=result.single_user,
+        paused=sight.desired.paused,
+        observing=sight.desired.observing,
+        group=site.settings.group.name,
+        tag_logs=_find_log_heads(site),
+    )
+    withheld = result.withheld if sight.desired.observing else ()
+    bodies = describe_round(summary, result.outcomes, result.standings, socket.gethostname(), withheld)
+    sent, waiting, error = _report(site, tuple(bodies), sight.at, send=send)
+    if error is not None:
+        log.warning("report.delayed", error=str(error), waiting=waiting)
+    log.info(
+        "round.ended",
+        done=summary.done,
+        failed=failed,
+        withheld=len(result.withheld),
+        trust=result.trust,
+        took_s=round(result.took_s, 2),
+        waiting=waiting,
+    )
+    return replace(result, sent=sent, waiting=waiting, report_error=error)
+
+
+def _find_log_heads(site: Site) -> dict[Vo, LogHead]:
+    """Give the ends of the logs of tags, so that a rewritten one is noticed elsewhere; those that can be read."""
+    heads: dict[Vo, LogHead] = {}
+    with contextlib.suppress(TagError):
+        for vo in site.tags.known_vos():
+            head = site.tags.ledger(vo).head()
+            heads[vo] = LogHead(lines=head.seq, digest=head.digest)
+    return heads
+
+
+def _report(site: Site, bodies: tuple[Body, ...], at: datetime, *, send: bool) -> tuple[Sent, int, AgentError | None]:
+    try:
+        outbox = Outbox(site.database, "", site.settings.site.name)
+        outbox.put(bodies, at)  # before anything that may fail: a round done is a round told
+    except SiteError as exc:
+        return Sent(), 0, SiteError(f"{len(bodies)} results of this round could not be recorded and are lost: {exc}")
+    try:
+        identity = load_identity(site.settings)
+        if not send or identity is None or not site.settings.collector.url:
+            return Sent(), outbox.waiting(), None
+        sent = site.jobs.report()
+        return sent, outbox.waiting(), None
+    except AgentError as exc:
+        return Sent(), outbox.waiting(), exc

@@ -1,6 +1,5 @@
 """Empties the outbox towards the collector."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
@@ -10,19 +9,11 @@ import zstandard
 
 from pps_agent.errors import FetchError, SiteError
 from pps_agent.identity import Identity
+from pps_agent.jobs import Sent
 from pps_agent.outbox import Outbox
 from pps_agent.settings import CollectorSettings
 from pps_wire.errors import WireError
 from pps_wire.report import Batch, Refusal, parse_ack, parse_problem
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What one emptying did: records acknowledged, batches sent, bytes on the wire."""
-
-    acknowledged: int = 0
-    batches: int = 0
-    wire_bytes: int = 0
 
 
 class _Next(Enum):

@@ -5,7 +5,6 @@ Tables merge (``[probes.env]`` too), values and lists replace. All faults of all
 Source: TOML 1.0.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,21 +14,37 @@ from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pps_agent.errors import ConfigError
+from pps_agent.quiet_hours import QuietHours, parse_quiet_hours
 from pps_agent.settings import Settings
+from pps_agent.settings_pairs import (
+    find_export_conflicts,
+    find_node_conflicts,
+    find_policy_conflicts,
+    find_production_conflicts,
+)
 from pps_wire import names
 from pps_wire.errors import WireError
 
-_HEADER = re.compile(r"^\s*\[\s*([A-Za-z0-9_.-]+)\s*\]")
+_HEADER = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\"' \t-]+)\s*\]")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_-]+)(?:\.([A-Za-z0-9_-]+))?\s*=")
+_HEADER_QUOTES: Final = str.maketrans("", "", "\"' \t")
 _MAX_SECONDS: Final = 10 * 366 * 86_400
 """Beyond ten years a time is a slip of the pen, and dates could not be reckoned with it."""
-_PARSERS: Final[Mapping[Any, Callable[[str], str]]] = {
+_PARSERS: Final[Mapping[Any, Callable[[str], Any]]] = {
     names.Site: names.parse_site,
     names.Vo: names.parse_vo,
     names.Subcluster: names.parse_subcluster,
     names.Component: names.parse_component,
     names.Platform: names.parse_platform,
+    QuietHours: parse_quiet_hours,
+    names.HostGroup: names.parse_host_group,
 }
+_TABLES: Final[Mapping[str, Callable[[str], str]]] = {"production": names.parse_component}
+"""Sections whose keys are names, each with a table of its own; and what reads such a name."""
+MIN_FAR_DRAIN_S: Final = 86_400
+"""Shortest drain time where nodes are other machines: their processes cannot be seen from here."""
+_PARTS: Final = ("component", "version", "platform")
+_NAMED_PARTS: Final = ", ".join(f"{{{part}}}" for part in _PARTS)
 _SCHEMES: Final = {
     "repository": ("http://", "https://"),
     "collector": ("https://",),
@@ -63,6 +78,7 @@ class _Reading:
         self.base = base
         self.values: dict[str, dict[str, Any]] = {}
         self.origins: dict[str, str] = {}
+        self.tables: dict[str, dict[str, str]] = {}
         self.faults: list[str] = []
 
     def add(self, path: Path) -> None:
@@ -96,7 +112,28 @@ class _Reading:
                 self.faults.append(f"{place}: {section} must be a table: write [{section}] on a line of its own")
                 continue
             for key, value in table.items():
-                self._add_value(section, key, value, f"{path}:{lines.get((section, key), 1)}")
+                place = f"{path}:{lines.get((section, key), 1)}"
+                if section in _TABLES:
+                    self._add_table(section, key, value, place, path, lines)
+                else:
+                    self._add_value(section, key, value, place)
+
+    def _add_table(
+        self, section: str, name: str, table: Any, place: str, path: Path, lines: Mapping[tuple[str, str], int]
+    ) -> None:
+        """Take in one table of a section of tables: ``[section.name]``."""
+        if not isinstance(table, dict):
+            self.faults.append(f"{place}: {section}.{name} must be a table: write [{section}.{name}] on its own line")
+            return
+        try:
+            _TABLES[section](name)
+        except WireError as exc:
+            self.faults.append(f"{place}: [{section}.{name}]: {exc}")
+            return
+        where = f"{section}.{name}"
+        self.tables.setdefault(section, {})[name] = place
+        for key, value in table.items():
+            self._add_value(where, key, value, f"{path}:{lines.get((where, key), lines.get((section, name), 1))}")
 
     def _add_value(self, section: str, key: str, value: Any, place: str) -> None:
         known = {field.name for field in fields(_section_type(section))}
@@ -109,7 +146,12 @@ class _Reading:
         self.origins[f"{section}.{key}"] = place
 
     def build(self, path: Path) -> Settings:
-        sections = {field.name: self._build_section(field.name, path) for field in fields(Settings)}
+        sections: dict[str, Any] = {
+            section: {name: self._build_section(f"{section}.{name}", path) for name in self.tables.get(section, {})}
+            for section in _TABLES
+        }
+        plain = [field.name for field in fields(Settings) if field.name not in _TABLES]
+        sections |= {section: self._build_section(section, path) for section in plain}
         if self.faults:
             raise ConfigError(self.faults)
         settings = Settings(**sections)
@@ -157,21 +199,38 @@ class _Reading:
             if not value:
                 raise ValueError("must not be empty; leave the key out for the default")
             return (self.base / value).absolute()
-        if field.metadata.get("path"):  # a glob: a path all the same, but kept as text
-            return str((self.base / value).absolute())
+        if field.metadata.get("path"):  # a glob or a pattern: a path all the same, but kept as text
+            return str((self.base / value).absolute()) if value else value
+        if value and "pattern" in field.metadata and re.fullmatch(field.metadata["pattern"], value) is None:
+            raise ValueError(f"{value!r} is not valid: write e.g. {field.metadata['example']!r}")
         return _PARSERS[hint](value) if hint in _PARSERS else value
 
     def _place(self, key: str, path: Path) -> str:
-        return self.origins.get(key, str(path))
+        section, _, name = key.partition(".")
+        return self.origins.get(key, self.tables.get(section, {}).get(name, str(path)))
 
 
 def describe_fields() -> Iterator[tuple[str, Field[Any], Any]]:
-    """Give every setting as (section, field, type) in file order, for docs and ``config show``."""
+    """Give every setting as (section, field, type) in file order, for docs and ``config show``.
+
+    A section of tables is left out; ``describe_tables`` gives those.
+    """
     for section in fields(Settings):
-        kind = _section_type(section.name)
-        hints = get_type_hints(kind)
-        for field in fields(kind):
-            yield section.name, field, hints[field.name]
+        if section.name not in _TABLES:
+            yield from _describe_section(section.name)
+
+
+def describe_tables() -> Iterator[tuple[str, Field[Any], Any]]:
+    """Give every setting of the sections of tables, the section's name standing for each of its tables."""
+    for section in _TABLES:
+        yield from _describe_section(section)
+
+
+def _describe_section(section: str) -> Iterator[tuple[str, Field[Any], Any]]:
+    kind = _section_type(section)
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        yield section, field, hints[field.name]
 
 
 def default_of(field: Field[Any]) -> Any:
@@ -182,7 +241,10 @@ def default_of(field: Field[Any]) -> Any:
 
 
 def _section_type(section: str) -> Any:
-    return get_type_hints(Settings)[section]
+    """Give the type of a section, or of the tables in it, by ``section`` or ``section.name``."""
+    section = section.partition(".")[0]
+    hint = get_type_hints(Settings)[section]
+    return get_args(hint)[1] if section in _TABLES else hint
 
 
 def _find_lines(text: str) -> dict[tuple[str, str], int]:
@@ -191,15 +253,21 @@ def _find_lines(text: str) -> dict[tuple[str, str], int]:
     section = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _HEADER.match(line):
-            section, _, key = header[1].partition(".")
+            section, _, key = header[1].translate(_HEADER_QUOTES).partition(".")
             lines.setdefault((section, key), number)
+            if section in _TABLES:
+                section = f"{section}.{key}"
         elif key_match := _KEY.match(line):
             first, second = key_match[1], key_match[2]
             lines.setdefault((section, first) if section or second is None else (first, second), number)
+            if section in _TABLES and second is not None:
+                lines.setdefault((f"{section}.{first}", second), number)
     return lines
 
 
 def _suggest(word: str, known: set[str]) -> str:
+    import difflib  # only on the way to an error
+
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
@@ -210,8 +278,8 @@ def _check_int(value: Any, field: Field[Any]) -> int:
     minimum = field.metadata.get("minimum")
     if minimum is not None and value < minimum:
         raise ValueError(f"{value} is less than {minimum}")
-    if field.name.endswith("_s") and value > _MAX_SECONDS:
-        raise ValueError(f"{value} s is more than ten years")
+    if field.name.endswith(("_s", "_h")) and value * (3600 if field.name.endswith("_h") else 1) > _MAX_SECONDS:
+        raise ValueError(f"{value} {field.name[-1]} is more than ten years")
     if value >= 2**63:
         raise ValueError(f"{value} is too large")
     return value
@@ -245,7 +313,54 @@ def _find_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
             "paths.store",
             f"paths.store: {str(settings.paths.store)!r} cannot stand in PATH: no ':', no control characters",
         )
+    yield from _find_farm_conflicts(settings)
     for section, schemes in _SCHEMES.items():
         url = getattr(settings, section).url
         if url and not url.startswith(schemes):
             yield f"{section}.url", f"{section}.url: {url!r} must begin with {' or '.join(schemes)}"
+    schemes = _SCHEMES["repository"]
+    for url in settings.repository.mirrors:
+        if not url.startswith(schemes):
+            yield "repository.mirrors", f"repository.mirrors: {url!r} must begin with {' or '.join(schemes)}"
+    proxy = settings.repository.proxy
+    if proxy not in ("", "direct") and not proxy.startswith(schemes):
+        yield "repository.proxy", f'repository.proxy: {proxy!r} must be "direct" or begin with {" or ".join(schemes)}'
+    yield from find_policy_conflicts(settings)
+    yield from find_production_conflicts(settings)
+    yield from find_node_conflicts(settings)
+    yield from find_export_conflicts(settings)
+
+
+def _find_farm_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Give what does not fit the store's kind. Paths are compared as they are written."""
+    store, group, paths = settings.store, settings.group, settings.paths
+    if store.kind != "local" and store.drain_s < MIN_FAR_DRAIN_S:
+        yield (
+            "store.drain_s",
+            f"store.drain_s = {store.drain_s} is less than {MIN_FAR_DRAIN_S}: jobs of other hosts are not seen",
+        )
+    if store.kind == "local":
+        for key in ("arch", "glibc", "os"):
+            if getattr(group, key):
+                yield (
+                    f"group.{key}",
+                    f"group.{key} speaks of other machines, but store.kind is 'local': leave it out or set store.kind",
+                )
+    if store.kind != "cvmfs":
+        if store.trees:
+            yield "store.trees", f"store.trees is for store.kind = 'cvmfs', not {store.kind!r}: leave it out"
+        return
+    names_used = set(re.findall(r"\{([^{}]*)\}", store.trees))
+    if not names_used <= {"release", *_PARTS} or not ("release" in names_used or names_used >= set(_PARTS)):
+        yield (
+            "store.trees",
+            f"store.trees = {store.trees!r} must tell releases apart: use {{release}}, or all of {_NAMED_PARTS}",
+        )
+        return
+    base = store.trees.partition("{")[0].rpartition("/")[0]
+    for key in ("store", "state", "cache", "tags"):
+        if getattr(paths, key).is_relative_to(base or "/"):
+            yield (
+                f"paths.{key}",
+                f"paths.{key} lies in {base or '/'}, where store.trees is and the agent never writes: move it",
+            )

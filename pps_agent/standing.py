@@ -6,7 +6,7 @@ from datetime import datetime
 from pps_agent.plan import is_broken, is_passing, listed_tags
 from pps_agent.state import Desired, Installed, Observed, ProbeSeen, Stance, Unknown, Wish
 from pps_wire.names import ProbeName, ReleaseId, Subcluster, Tag, Vo
-from pps_wire.report import ReleaseState, Status, TagState
+from pps_wire.report import AWAITING_CONFIG, HANDED_OVER, ReleaseState, Status, TagState
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,16 @@ class Standing:
     state: ReleaseState
     reason: str
     current: bool
+    stage: str
+    """A finer word for the state, or nothing; see ``pps_wire.report.ReleaseBody``."""
+    open_steps: tuple[str, ...]
     probes: tuple[tuple[ProbeName, ProbeSeen], ...]
     tags: tuple[TagStanding, ...]
+
+    @property
+    def word(self) -> str:
+        """The state in one word, as fine as it is known."""
+        return self.stage or self.state.value
 
 
 def find_standings(desired: Desired, observed: Observed, now: datetime) -> tuple[Standing, ...]:
@@ -48,9 +56,19 @@ def _find_standing(wish: Wish, desired: Desired, observed: Observed, now: dateti
         state=state,
         reason=reason,
         current=observed.current.get(wish.component) == wish.release,
+        stage=_find_stage(wish, state),
+        open_steps=wish.open_steps,
         probes=verdicts,
         tags=tuple(_find_tags(wish, desired, observed)),
     )
+
+
+def _find_stage(wish: Wish, state: ReleaseState) -> str:
+    if wish.handed_over:
+        return HANDED_OVER
+    if wish.open_steps and state in (ReleaseState.INSTALLED, ReleaseState.VERIFIED):
+        return AWAITING_CONFIG
+    return ""
 
 
 def _judge(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> tuple[ReleaseState, str]:
@@ -62,7 +80,8 @@ def _judge(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> t
             return ReleaseState.OFFERED, f"the store could not be read: {observed.installed.reason}"
         return ReleaseState.OFFERED, wish.reason
     if wish.stance is Stance.UNWANTED:
-        return ReleaseState.DRAINING, wish.reason
+        pinned = not isinstance(observed.pins, Unknown) and wish.release in observed.pins
+        return ReleaseState.DRAINING, wish.reason + ("; pinned: its tree stays" if pinned else "")
     if installed.fault:
         return ReleaseState.BROKEN, installed.fault
     if is_broken(wish, observed):

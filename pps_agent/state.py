@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from pps_agent.tags.life import Life
 from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Subcluster, Tag, Vo
 from pps_wire.release import Release, Withdrawal
-from pps_wire.report import Status
+from pps_wire.report import Cause, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ class Stance(Enum):
 class Wish:
     """One release as the site wants it. ``tags`` announce it, one per supported VO.
 
-    ``announce`` False withholds (and withdraws) the tags while the tree stays.
+    ``announce`` False withholds (and withdraws) the tags while the tree stays. ``known_tags`` are all
+    its tags, those of VOs the site does not support among them. ``open_steps`` are the configuration
+    steps nobody acknowledged yet; ``handed_over`` says that production has reached its version.
     """
 
     release: ReleaseId
@@ -78,11 +81,18 @@ class Wish:
     tags: Mapping[Vo, Tag] = field(default_factory=dict)
     probes: tuple[ProbeName, ...] = ()
     announce: bool = True
+    known_tags: Mapping[Vo, Tag] = field(default_factory=dict)
+    open_steps: tuple[str, ...] = ()
+    handed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Everything the site wants, for one pure call of ``plan``."""
+    """Everything the site wants, for one pure call of ``plan``.
+
+    ``quiet`` says until when quiet hours last, empty outside of them. ``observing`` has everything
+    planned and nothing done. ``former`` are the lists this site once tagged and serves no more.
+    """
 
     wishes: tuple[Wish, ...]
     subclusters: tuple[Subcluster, ...]
@@ -90,6 +100,9 @@ class Desired:
     probe_retry_s: int
     drain_s: int
     paused: bool = False
+    quiet: str = ""
+    observing: bool = False
+    former: frozenset[tuple[Subcluster, Vo]] = frozenset()
 
 
 # --- what was seen ------------------------------------------------------------------------------
@@ -118,13 +131,16 @@ class Installed:
 class ProbeSeen:
     """The newest verdict of one probe on one release.
 
-    ``profile`` is the fingerprint of the environment it ran in; in another one it proves nothing.
+    ``profile`` is the fingerprint of the environment it ran in; in another one it proves nothing. ``hard``
+    False: one of the probe's attempts, which takes nothing away yet.
     """
 
     status: Status
     at: datetime
     summary: str = ""
     profile: str = ""
+    hard: bool = True
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +156,21 @@ class Observed:
     """None where the site has no information system configured."""
     draining: Mapping[ReleaseId, datetime]
     in_use: frozenset[ReleaseId] | Unknown
+    previous: Mapping[Component, ReleaseId] = field(default_factory=dict)
+    """What a rollback of each component would go back to."""
+    pins: Mapping[ReleaseId, str] | Unknown = field(default_factory=dict)
+    """Releases whose trees a person wants kept, with the reason."""
+    former_tags: Mapping[Subcluster, frozenset[Tag]] | Unknown = field(default_factory=dict)
+    """Tags on subclusters that this site once tagged and serves no more."""
+    lives: Mapping[Vo, Mapping[Subcluster, Mapping[Tag, Life]]] | Unknown = field(default_factory=dict)
+    """What is known of tags beyond their names."""
+
+    def will(self, vo: Vo, subcluster: Subcluster, tag: Tag) -> str | Unknown:
+        """Give what a person decided of a tag against the probes, see ``Life.forced``; empty: nothing."""
+        if isinstance(self.lives, Unknown):
+            return self.lives
+        life = self.lives.get(vo, {}).get(subcluster, {}).get(tag)
+        return "" if life is None else life.forced
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +181,8 @@ class NodeFacts:
     glibc: tuple[int, int]
     os: str
     platforms: tuple[Platform, ...] = ()
+    os_family: str = ""
+    """The family whose packages the OS runs, e.g. ``el9``; empty when it is none's rebuild."""
 
 
 # --- what to do, and what came of it ------------------------------------------------------------
@@ -233,7 +266,11 @@ Action = Install | Compose | Probe | Switch | AddTags | RemoveTags | Drain | Und
 class ProbeResult:
     """One run of one probe. ``release`` None is the production client. Times in seconds, sizes in bytes.
 
-    ``details`` is output after the first line (or stderr when stdout was empty), already cut to size.
+    ``details`` is output after the first line (or stderr when stdout was empty), already cut to size;
+    ``perfdata`` what it measured, as monitoring plugins write it. ``output_bytes`` is all it printed.
+    ``attempt`` counts results that are not OK in a row; ``hard`` False as long as more are allowed.
+    ``digest`` names the probe's files, ``client`` the version of what was tested, ``host`` the node where it
+    ran (empty: here), ``parent`` the probe whose run reported this metric beside its own.
     """
 
     probe: ProbeName
@@ -250,6 +287,15 @@ class ProbeResult:
     leftovers_killed: int = 0
     cpu_s: float = 0.0
     max_rss_bytes: int = 0
+    cause: Cause = Cause.VERDICT
+    output_bytes: int = 0
+    perfdata: str = ""
+    digest: str = ""
+    client: str = ""
+    attempt: int = 1
+    hard: bool = True
+    parent: ProbeName | None = None
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

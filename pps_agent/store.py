@@ -6,64 +6,85 @@
     <root>/staging/<id>@<token>                              in-flight work; all of it is dead once the lock is had
     <root>/generations/<n>/<component> -> ../../releases/<id>
     <root>/current -> generations/<n>                        replaced in one atomic step
+    <root>/pins/<id>                                         a release that is never removed
+    <root>/{owner.json,round.lock}                           which agent acts here, see ``ownership.py``
     <root>/lock                                              held by whoever changes something
 
-Other files of a release directory (env.sh, ...) belong to ``environment.py``.
+Other files of a release directory (env.sh, ...) belong to ``environment.py``; generations to
+``generations.py``, pins to ``pins.py``.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from pps_agent.disk import exchange, measure_used, remove_tree, site_error
+from pps_agent.disk import exchange, explained, measure_used, remove_tree
+from pps_agent.distributed import find_change, is_there, tree_path
 from pps_agent.errors import SiteError
-from pps_agent.files import hold_lock, replace_link, sync_directory
-from pps_agent.frames import unpack_manifest
-from pps_agent.processes import observe_users
+from pps_agent.files import hold_lock, sync_directory
+from pps_agent.frames import SignedManifest, open_manifest
+from pps_agent.generations import Generations
+from pps_agent.pins import Pin, delete_pin, load_pins, save_pin
+from pps_agent.processes import Users, observe_users
 from pps_agent.state import Installed, Unknown
 from pps_agent.tree import find_fault
 from pps_wire.errors import WireError
-from pps_wire.manifest import Manifest
-from pps_wire.names import Component, ReleaseId, parse_component, parse_release_id
+from pps_wire.manifest import Head
+from pps_wire.names import Component, ReleaseId, parse_release_id
 from pps_wire.release import Release, parse_release
 
-KEPT_GENERATIONS: Final = 10
 MANIFEST: Final = "manifest"
 """The signed bytes of the TUF target, compressed as they came."""
 DESCRIPTION: Final = "release.json"
 ENVIRONMENT: Final = "environment.json"
+VERIFIED: Final = "verified.json"
+"""Beside a tree that others distribute: the fingerprint of what was verified."""
 
 _MAX_DESCRIPTION_BYTES: Final = 5_000_000
-_TO_RELEASE: Final = "../../releases/"
 
 
 class _EnvironmentMark(msgspec.Struct, frozen=True):
-    """What ``environment.py`` leaves behind: the fingerprint of the settings it composed from."""
+    """What composing leaves behind: the fingerprint of the settings it was made from.
 
+    A record without ``prepend`` is of version 0.1 and counts as none, so that it is written anew.
+    """
+
+    prepend: dict[str, list[str]]
     profile: str = ""
+
+
+class _VerifiedMark(msgspec.Struct, frozen=True):
+    """What ``register.py`` leaves behind: how the tree looked that was verified."""
+
+    fingerprint: str = ""
 
 
 class Store:
     """The store at ``root``. Every method raises SiteError when the file system refuses."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trees: str = "") -> None:
         self.root = root
+        self.trees = trees
+        """Where others distribute the releases' trees (``store.trees``); empty when the store holds them."""
         self.releases = root / "releases"
         self.staging = root / "staging"
-        self._generations = root / "generations"
-        self._current = root / "current"
+        self._generations = Generations(root, self._has_mark)
+        self._pins = root / "pins"
         self._locked = False
+        self._linted: dict[ReleaseId, tuple[bytes, Head]] = {}
 
     def ensure(self) -> None:
         """Make the directories that are missing."""
-        with _explained(self.root):
-            for directory in (self.releases, self.staging, self._generations):
+        with explained(self.root):
+            for directory in (self.releases, self.staging, self._generations.directory):
                 directory.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
@@ -103,7 +124,7 @@ class Store:
 
     def ids(self) -> list[ReleaseId]:
         """Give the releases that have their commit mark, in order of their ids."""
-        with _explained(self.releases):
+        with explained(self.releases):
             if not self.releases.exists():
                 return []
             names = sorted(entry.name for entry in self.releases.iterdir())
@@ -112,36 +133,84 @@ class Store:
     def look(self, release: ReleaseId) -> Installed | None:
         """Look at one release; None when it is not installed, its commit mark or description missing."""
         directory = self.path(release)
-        with _explained(directory):
+        with explained(directory):
             description = _read_description(directory / DESCRIPTION)
             if description is None or description.id != release or not self._has_mark(release):
                 return None
             try:
-                fault = find_fault(directory / "tree", self.manifest(release))
+                fault = self._find_fault(description)
             except WireError as exc:
                 fault = f"manifest: {exc}"
             return Installed(description, _read_profile(directory / ENVIRONMENT), fault)
 
-    def manifest(self, release: ReleaseId) -> Manifest:
-        """Read the manifest kept with a release. Raises: WireError; OSError."""
-        manifest = unpack_manifest((self.path(release) / MANIFEST).read_bytes())
+    def manifest(self, release: ReleaseId) -> SignedManifest:
+        """Open the manifest kept with a release; the same bytes are linted once. Raises: WireError; OSError."""
+        raw = (self.path(release) / MANIFEST).read_bytes()
+        digest = hashlib.sha256(raw).digest()
+        known, head = self._linted.get(release, (b"", None))
+        if head is not None and known == digest:
+            return SignedManifest(head, raw)
+        manifest = open_manifest(raw)
         if manifest.head.release != release:
             raise WireError("manifest", f"belongs to {manifest.head.release}")
+        self._linted[release] = (digest, manifest.head)
         return manifest
 
     def current(self) -> dict[Component, ReleaseId]:
         """Give the current release of each component; empty when nothing was switched yet."""
-        with _explained(self._current):
-            return _read_generation(self._current)
+        with explained(self._generations.directory):
+            return self._generations.current()
+
+    def previous(self, spurned: Collection[ReleaseId] = ()) -> dict[Component, ReleaseId]:
+        """Give the release that was current before the present one, of each component that had one.
+
+        Releases that are gone or in ``spurned`` are passed over.
+        """
+        with explained(self._generations.directory):
+            return self._generations.previous(spurned)
+
+    def earlier(self, component: Component) -> list[ReleaseId]:
+        """Give a component's installed releases that were current before the present one, newest first."""
+        with explained(self._generations.directory):
+            return list(self._generations.earlier(component))
+
+    def description(self, release: ReleaseId) -> Release | None:
+        """Give what is kept of a release's signed description; None when that is lost."""
+        with explained(self.path(release)):
+            description = _read_description(self.path(release) / DESCRIPTION)
+            return description if description is not None and description.id == release else None
+
+    def pins(self) -> dict[ReleaseId, Pin]:
+        """Give the pinned releases, installed or not."""
+        with explained(self._pins):
+            return load_pins(self._pins)
+
+    def users(self) -> Users | Unknown:
+        """Give the entries of ``releases`` that processes of this machine use; see ``observe_users``."""
+        return observe_users(self.releases)
 
     def in_use(self) -> frozenset[ReleaseId] | Unknown:
-        """Give the releases that processes of this machine use; see ``observe_users`` for what can be seen."""
-        users = observe_users(self.releases)
-        return users if isinstance(users, Unknown) else frozenset(ReleaseId(name) for name in users)
+        """Give the releases that processes of this machine use, as far as the agent may look into them.
+
+        Distributed trees are not looked for: removing a release leaves them where they are.
+        """
+        users = self.users()
+        return users if isinstance(users, Unknown) else frozenset(ReleaseId(name) for name in users.names)
+
+    def awaited(self, releases: Iterable[Release]) -> dict[ReleaseId, str]:
+        """Give the releases whose distributed tree is not to be had now, each with the reason."""
+        reasons: dict[ReleaseId, str] = {}
+        for release in releases if self.trees else ():
+            try:
+                if not is_there(self.trees, release):
+                    reasons[release.id] = f"waits until {tree_path(self.trees, release)} appears"
+            except SiteError as exc:
+                reasons[release.id] = str(exc)
+        return reasons
 
     def disk_bytes(self) -> int:
         """Give what the whole store takes on disk, shared files counted once."""
-        with _explained(self.root):
+        with explained(self.root):
             return measure_used(self.root)
 
     # --- changing -------------------------------------------------------------------------------
@@ -151,37 +220,36 @@ class Store:
 
         The other components stay as they are. Old generations are kept up to KEPT_GENERATIONS.
         """
-        with self.lock(), _explained(self._generations):
+        with self.lock(), explained(self._generations.directory):
             if release is not None and not self._has_mark(release):
                 raise SiteError(f"{self.path(release)}: is not installed; install it, then switch to it")
-            before = _read_generation(self._current)
-            after = {key: value for key, value in before.items() if key != component and self.path(value).is_dir()}
-            if release is not None:
-                after[component] = release
-            numbers = self._numbers()
-            number = self._current_number()
-            if number is None or before != after:
-                number = max(numbers, default=0) + 1
-                self._write_generation(number, after)
-                replace_link(self._current, f"generations/{number}")
-            self._prune(number)
-            return number
+            return self._generations.switch(component, release)
+
+    def pin(self, release: ReleaseId, reason: str, by: str, at: datetime) -> None:
+        """Let nothing remove a release until it is unpinned."""
+        with self.lock(), explained(self._pins):
+            save_pin(self._pins, release, reason, by, at)
+
+    def unpin(self, release: ReleaseId) -> bool:
+        """Take a pin away; False when there was none."""
+        with self.lock(), explained(self._pins):
+            return delete_pin(self._pins, release)
 
     def new_staging(self, release: ReleaseId) -> Path:
         """Make an empty staging directory for a release."""
-        with _explained(self.staging):
+        with explained(self.staging):
             path = self.staging / f"{release}@{os.getpid()}.{secrets.token_hex(4)}"
             path.mkdir(mode=0o755)
             return path
 
     def dead_staging(self, release: ReleaseId) -> list[Path]:
         """Give what earlier, broken-off installs of a release left behind; call it with the lock held."""
-        with _explained(self.staging):
+        with explained(self.staging):
             return sorted(path for path in self.staging.iterdir() if path.name.rpartition("@")[0] == release)
 
     def place(self, staged: Path, release: ReleaseId) -> None:
         """Make a complete staging directory the release; what stood in its place is swapped out and deleted."""
-        with self.lock(), _explained(self.path(release)):
+        with self.lock(), explained(self.path(release)):
             target = self.path(release)
             if not os.path.lexists(target):
                 staged.rename(target)
@@ -196,8 +264,10 @@ class Store:
 
     def remove(self, release: ReleaseId) -> None:
         """Delete a release: out of sight in one step, then file by file. One that is not there is no error."""
-        with self.lock(), _explained(self.path(release)):
-            users = sorted(key for key, value in _read_generation(self._current).items() if value == release)
+        with self.lock(), explained(self.path(release)):
+            if release in load_pins(self._pins):
+                raise SiteError(f"{release}: is pinned; allow its removal with: pps-agent release unpin {release}")
+            users = sorted(key for key, value in self._generations.current().items() if value == release)
             if users:
                 raise SiteError(f"{release}: is the current release of {users[0]}; switch away from it first")
             if not os.path.lexists(self.path(release)):
@@ -207,56 +277,36 @@ class Store:
             sync_directory(self.releases)
             sync_directory(self.staging)
             remove_tree(grave)
+            self._generations.drop_dead_links()
 
     def sweep(self, keep: Collection[ReleaseId] = ()) -> int:
-        """Delete what died in staging; give how many things it was.
+        """Delete what died in staging and what generations need no more; give how many things it was.
 
         Unfinished installs of the releases in ``keep`` stay: their files are taken over by the next try.
         """
-        with self.lock(), _explained(self.staging):
+        with self.lock(), explained(self.staging):
             dead = [path for path in self.staging.iterdir() if path.name.rpartition("@")[0] not in keep]
-            dead += self._generations.glob(".new-*")
+            dead += self._pins.glob(".*.tmp")
             for path in dead:
                 remove_tree(path)
-            return len(dead)
+            return len(dead) + self._generations.prune() + self._generations.drop_dead_links()
+
+    def _find_fault(self, release: Release) -> str:
+        tree, manifest = self.tree(release.id), self.manifest(release.id)
+        if not self.trees:
+            return "tree: is a symbolic link" if tree.is_symlink() else find_fault(tree, manifest)
+        target = tree_path(self.trees, release)
+        if not tree.is_symlink() or tree.readlink() != target:
+            return f"tree: does not point to {target}"
+        if not is_there(self.trees, release):
+            return f"{target}: is gone"
+        return find_change(target, manifest, _read_fingerprint(self.path(release.id) / VERIFIED))
 
     def _has_mark(self, release: ReleaseId) -> bool:
         return (self.path(release) / MANIFEST).is_file()
 
     def _grave(self, release: ReleaseId) -> Path:
         return self.staging / f"removed@{release}@{secrets.token_hex(4)}"
-
-    def _numbers(self) -> list[int]:
-        return [int(path.name) for path in self._generations.iterdir() if path.name.isdecimal()]
-
-    def _current_number(self) -> int | None:
-        try:
-            name = self._current.readlink().name
-        except OSError:
-            return None
-        return int(name) if name.isdecimal() and (self._generations / name).is_dir() else None
-
-    def _write_generation(self, number: int, links: Mapping[Component, ReleaseId]) -> None:
-        new = self._generations / f".new-{secrets.token_hex(4)}"
-        new.mkdir(mode=0o755)
-        for component, release in links.items():
-            (new / component).symlink_to(f"{_TO_RELEASE}{release}")
-        sync_directory(new)
-        new.rename(self._generations / str(number))
-        sync_directory(self._generations)
-
-    def _prune(self, current: int) -> None:
-        for number in sorted(self._numbers())[:-KEPT_GENERATIONS]:
-            if number != current:
-                remove_tree(self._generations / str(number))
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise site_error(exc, path) from exc
 
 
 def _is_release_id(name: str) -> bool:
@@ -282,21 +332,14 @@ def _read_profile(path: Path) -> str:
         return ""
 
 
+def _read_fingerprint(path: Path) -> str:
+    """Give the fingerprint that ``register.py`` left; empty, as of no tree, when it is unreadable."""
+    try:
+        return msgspec.json.decode(_read_small(path), type=_VerifiedMark).fingerprint
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
 def _read_small(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(_MAX_DESCRIPTION_BYTES)
-
-
-def _read_generation(directory: Path) -> dict[Component, ReleaseId]:
-    """Read a generation's links; what is no link to a release is passed over."""
-    links: dict[Component, ReleaseId] = {}
-    try:
-        entries = sorted(directory.iterdir())
-    except FileNotFoundError:
-        return links
-    for entry in entries:
-        with contextlib.suppress(WireError, OSError):
-            target = os.fspath(entry.readlink())
-            if target.startswith(_TO_RELEASE):
-                links[parse_component(entry.name)] = parse_release_id(target.removeprefix(_TO_RELEASE))
-    return links

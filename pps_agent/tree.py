@@ -14,20 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pps_agent.frames import Block
-from pps_wire.errors import WireError
-from pps_wire.manifest import Directory, Entry, File, Link, Manifest
+from pps_agent.frames import Block, SignedManifest
+from pps_wire.manifest import Directory, Entry, File, Link
 
 FILE_MODE: Final = 0o444
 PROGRAM_MODE: Final = 0o555
 """Read-only, since hard links share content and mode with other releases."""
 DIRECTORY_MODE: Final = 0o755
-MAX_DEPTH: Final = 128
-"""Deepest path that is installed: one descriptor a level is needed to write and to remove it."""
 
-_EMPTY: Final = hashlib.sha256().hexdigest()
 _MAX_OPEN: Final = 64
-_COPY_BYTES: Final = 1024**2
+_COPY_BYTES: Final = 256 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _EXISTING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -42,13 +38,14 @@ def mode_of(file: File) -> int:
 class TreeWriter:
     """Fills one empty directory. With ``sync`` each file is made durable as it is written.
 
-    Paths are a linted manifest's. Every method raises OSError.
+    Paths are a linted manifest's. One thread's; two may fill one tree with a writer each. Every method raises OSError.
     """
 
     def __init__(self, root: Path, *, sync: bool = False) -> None:
         self._sync = sync
         self._root = os.open(root, _DIRECTORY)
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._buffer = memoryview(bytearray(_COPY_BYTES))
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +86,7 @@ class TreeWriter:
         finally:
             os.close(descriptor)
 
-    def adopt(self, file: File, source: Path) -> bool:
+    def adopt(self, file: File, source: str | Path) -> bool:
         """Take over an existing file if it has the promised content: by hard link, else as a copy.
 
         Its content is hashed first, whatever was known of it. False when it is not usable.
@@ -98,16 +95,22 @@ class TreeWriter:
             descriptor = os.open(source, _EXISTING)
         except OSError:
             return False
-        with os.fdopen(descriptor, "rb") as stream:
+        try:
             seen = os.fstat(descriptor)
-            if not stat.S_ISREG(seen.st_mode) or seen.st_size != file.s:
-                return False
-            if hashlib.file_digest(stream, "sha256").hexdigest() != file.h:
+            if not stat.S_ISREG(seen.st_mode) or seen.st_size != file.s or not self._has_content(descriptor, file):
                 return False
             if stat.S_IMODE(seen.st_mode) != mode_of(file) or not self._try_link(file, source, seen.st_ino):
-                stream.seek(0)
-                self.write(file, iter(lambda: stream.read(_COPY_BYTES), b""))
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                self.write(file, iter(lambda: os.read(descriptor, _COPY_BYTES), b""))
+        finally:
+            os.close(descriptor)
         return True
+
+    def _has_content(self, descriptor: int, file: File) -> bool:
+        digest = hashlib.sha256()
+        while size := os.readv(descriptor, (self._buffer,)):
+            digest.update(self._buffer[:size])
+        return digest.hexdigest() == file.h
 
     def sync_directories(self, paths: Iterable[str]) -> None:
         """Make the names in these directories, and in the root, durable."""
@@ -115,7 +118,7 @@ class TreeWriter:
             os.fsync(self._directory(path))
         os.fsync(self._root)
 
-    def _try_link(self, file: File, source: Path, inode: int) -> bool:
+    def _try_link(self, file: File, source: str | Path, inode: int) -> bool:
         parent, name = self._parent(file.p)
         try:
             os.link(source, name, dst_dir_fd=parent, follow_symlinks=False)
@@ -145,23 +148,14 @@ class TreeWriter:
         return self._open[path]
 
 
-def check_installable(manifest: Manifest) -> None:
-    """Refuse a tree deeper than MAX_DEPTH, and an empty file that is not. Raises: WireError."""
-    for entry in manifest.entries:
-        if entry.p.count("/") >= MAX_DEPTH:
-            raise WireError(entry.p[:80], f"lies deeper than {MAX_DEPTH} levels")
-        if isinstance(entry, File) and not entry.s and entry.h != _EMPTY:
-            raise WireError(entry.p, "is empty but has not the sha256 of nothing")
-
-
-def find_fault(root: Path, manifest: Manifest) -> str:
+def find_fault(root: Path, manifest: SignedManifest) -> str:
     """Give the first thing in a tree that is not as the manifest says, by lstat only; empty when all is right.
 
     Contents are not read. Things the manifest does not know are not looked for. Raises: OSError other
     than a missing entry.
     """
     base = os.fspath(root)
-    for entry in manifest.entries:
+    for entry in manifest.entries():
         path = f"{base}/{entry.p}"
         try:
             fault = _fault_of(path, entry, os.lstat(path))

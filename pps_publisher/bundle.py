@@ -2,7 +2,8 @@
 
 ``<release id>.tar.zst`` is the artifact, ``<release id>.manifest.zst`` the manifest,
 ``<release id>.release.json`` what the release says of itself; the last is written last, so its
-presence means that the build is whole.
+presence means that the build is whole. One with deltas has their pack as a fourth,
+``<release id>.deltas``.
 """
 
 import io
@@ -17,27 +18,31 @@ import zstandard
 from pps_publisher.chunks import check_artifact, compress, hash_artifact
 from pps_publisher.errors import TrustError, UsageError
 from pps_publisher.files import save_bytes
+from pps_publisher.pack import pack_problems
 from pps_wire.errors import WireError
 from pps_wire.manifest import Manifest, parse_manifest, render_manifest
 from pps_wire.release import Release, parse_release, render_custom
 
 MANIFEST_LEVEL: Final = 19
+MANIFEST_WINDOW_LOG: Final = 17
+"""Agents unpack a manifest many times, two looks at once: 128 KiB each, for 0.4 % more bytes than with 4 MiB."""
 MAX_MANIFEST_BYTES: Final = 256 * 1024**2
 _SUFFIX: Final = ".release.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A build: the release, its manifest as published, and where its artifact lies."""
+    """A build: the release, its manifest as published, and where its artifact and the pack of its deltas lie."""
 
     release: Release
     manifest: bytes
     artifact: Path
+    pack: Path | None = None
 
 
 def pack_manifest(manifest: Manifest) -> bytes:
     """Give a manifest as it is published: JSON Lines in one zstd frame."""
-    return compress(b"".join(render_manifest(manifest)), MANIFEST_LEVEL)
+    return compress(b"".join(render_manifest(manifest)), MANIFEST_LEVEL, MANIFEST_WINDOW_LOG)
 
 
 def unpack_manifest(content: bytes) -> Manifest:
@@ -75,7 +80,8 @@ def load_bundle(path: Path) -> Bundle:
     except FileNotFoundError as exc:
         raise UsageError(f"{exc.filename}: is missing; run 'pps-publish build' again") from exc
     release = parse_release(custom)
-    return Bundle(release, manifest, description.with_name(f"{release.id}.tar.zst"))
+    pack = description.with_name(f"{release.id}.deltas") if release.deltas is not None else None
+    return Bundle(release, manifest, description.with_name(f"{release.id}.tar.zst"), pack)
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -103,6 +109,7 @@ def bundle_problems(bundle: Bundle) -> Iterator[str]:
     with bundle.artifact.open("rb") as stream:
         for problem in check_artifact(stream, manifest):
             yield f"{bundle.artifact}: {problem}"
+    yield from pack_problems(bundle.pack, release.deltas, manifest)
 
 
 def _find_description(path: Path) -> Path:

@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 import zstandard
 
-from pps_publisher.errors import PublishError
+from pps_publisher.errors import PublishError, TrustError
 from pps_publisher.lint import Kind, Node, Tree
 from pps_wire.manifest import MAX_FILE_BYTES, Directory, Entry, File, Head, Link, Manifest, lint_manifest
 from pps_wire.names import ReleaseId
@@ -101,7 +101,7 @@ def lint_names(tree: Tree, release: ReleaseId) -> None:
         File(p=node.path, s=node.size_bytes, h="0" * 64, o=0, z=0) if node.kind is Kind.FILE else _plain_entry(node)
         for node in tree.nodes
     )
-    lint_manifest(Manifest(_head(tree, release), entries))
+    lint_manifest(Manifest(_head(tree, release), entries), names_only=True)
 
 
 def artifact_path(release: ReleaseId) -> str:
@@ -127,9 +127,9 @@ def render_header(entry: Entry) -> bytes:
     return header.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
 
 
-def compress(content: bytes, level: int = LEVEL) -> bytes:
-    """Give one zstd frame that states its content's size."""
-    return b"".join(_compress_pieces(iter((content,)), len(content), level))
+def compress(content: bytes, level: int = LEVEL, window_log: int = WINDOW_LOG) -> bytes:
+    """Give one zstd frame that states its content's size; readers keep a window of 2**``window_log`` bytes."""
+    return b"".join(_compress_pieces(iter((content,)), len(content), level, window_log))
 
 
 def check_artifact(stream: BinaryIO, manifest: Manifest) -> Iterator[str]:
@@ -203,11 +203,13 @@ def _compress_file(node: Node) -> _Body:
     return _Body(node, digest.hexdigest(), pieces, sum(len(piece) for piece in pieces))
 
 
-def _compress_pieces(blocks: Iterator[bytes], size_bytes: int, level: int) -> Iterator[bytes]:
+def _compress_pieces(
+    blocks: Iterator[bytes], size_bytes: int, level: int, window_log: int = WINDOW_LOG
+) -> Iterator[bytes]:
     if size_bytes > MAX_FILE_BYTES:
         raise PublishError(f"a file of {size_bytes} bytes is larger than {MAX_FILE_BYTES}: leave it out of the tree")
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        level, source_size=size_bytes, window_log=_window_log(size_bytes), write_content_size=True
+        level, source_size=size_bytes, window_log=_window_log(size_bytes, window_log), write_content_size=True
     )
     worker = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size_bytes)
     for block in blocks:
@@ -215,8 +217,8 @@ def _compress_pieces(blocks: Iterator[bytes], size_bytes: int, level: int) -> It
     yield worker.flush()
 
 
-def _window_log(size_bytes: int) -> int:
-    return max(10, min(WINDOW_LOG, (size_bytes - 1).bit_length()))
+def _window_log(size_bytes: int, most: int) -> int:
+    return max(10, min(most, (size_bytes - 1).bit_length()))
 
 
 def _check_gap(stream: BinaryIO, offset: int, length: int, expected: bytes, where: str) -> Iterator[str]:
@@ -234,7 +236,8 @@ def _check_gap(stream: BinaryIO, offset: int, length: int, expected: bytes, wher
         yield f"{where}: the archive's header does not say what the manifest says"
 
 
-def _check_body(stream: BinaryIO, entry: File) -> Iterator[str]:
+def _check_body(stream: BinaryIO, entry: File, kept: bytearray | None = None) -> Iterator[str]:
+    """Give what is wrong with one file's frame; what it holds goes into ``kept``, at most its size and one step."""
     stream.seek(entry.o)
     decoder = zstandard.ZstdDecompressor(max_window_size=2**WINDOW_LOG).decompressobj()
     digest = hashlib.sha256()
@@ -246,6 +249,8 @@ def _check_body(stream: BinaryIO, entry: File) -> Iterator[str]:
             content = decoder.decompress(block)
             digest.update(content)
             size += len(content)
+            if kept is not None and size <= entry.s:
+                kept += content
     except zstandard.ZstdError as exc:
         yield f"{entry.p}: its frame is damaged ({exc})"
         return
@@ -253,6 +258,14 @@ def _check_body(stream: BinaryIO, entry: File) -> Iterator[str]:
         yield f"{entry.p}: its frame does not end where the manifest says"
     elif size != entry.s or digest.hexdigest() != entry.h:
         yield f"{entry.p}: its content is not what the manifest says"
+
+
+def read_body(stream: BinaryIO, entry: File) -> bytes:
+    """Give one file's content out of an artifact. Raises: TrustError when it is not what the manifest says; OSError."""
+    content = bytearray()
+    for problem in _check_body(stream, entry, content):
+        raise TrustError(f"{getattr(stream, 'name', 'artifact')}: {problem}; see 'pps-publish verify'")
+    return bytes(content)
 
 
 def hash_artifact(path: Path) -> tuple[int, str]:

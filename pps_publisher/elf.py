@@ -1,8 +1,8 @@
 """What the ELF files of a tree need: architecture, glibc, libraries; and where they shall look for them.
 
 Instead of a global LD_LIBRARY_PATH, which would push preview libraries into production programs,
-each ELF file gets a RUNPATH relative to itself. Sources: System V ABI, chapter 5 (DT_NEEDED,
-DT_RUNPATH, $ORIGIN); LSB 5.0, clause 10.7 (symbol versions).
+each ELF file gets a library path relative to itself. Sources: System V ABI, chapter 5 (DT_NEEDED,
+DT_RPATH, $ORIGIN); ld.so(8) (order of search); LSB 5.0, clause 10.7 (symbol versions).
 """
 
 import os
@@ -20,7 +20,8 @@ from typing import Any, Final
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
+from elftools.elf.segments import InterpSegment
 
 from pps_publisher.errors import PublishError, SiteError
 from pps_publisher.lint import Kind, Node, Tree
@@ -55,6 +56,13 @@ class ElfFile:
     soname: str = ""
     needed: tuple[str, ...] = ()
     runpath: str = ""
+    rpath: str = ""
+    """The old form, which counts only where there is no RUNPATH."""
+    interpreter: str = ""
+    asks: tuple[tuple[str, str], ...] = ()
+    """Symbol versions it asks of libraries, as (library, version)."""
+    defines: frozenset[str] = frozenset()
+    """Symbol versions it defines itself."""
 
 
 def read_elfs(tree: Tree) -> tuple[ElfFile, ...]:
@@ -76,7 +84,16 @@ def read_elf(node: Node) -> ElfFile | None:
             elf = ELFFile(stream)
             if elf["e_type"] not in {"ET_EXEC", "ET_DYN"}:
                 return None
-            facts = ElfFile(node, _arch_of(elf, node), _glibc_of(elf), dynamic=False)
+            asks, defines = _versions_of(elf)
+            facts = ElfFile(
+                node,
+                _arch_of(elf, node),
+                max((glibc_version(version) for _, version in asks), default=NO_GLIBC),
+                dynamic=False,
+                interpreter=_interpreter_of(elf),
+                asks=asks,
+                defines=defines,
+            )
             dynamic = next((part for part in elf.iter_sections() if isinstance(part, DynamicSection)), None)
             return facts if dynamic is None else _with_dynamic(facts, dynamic)
         except (ELFError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as exc:
@@ -107,13 +124,16 @@ def platform_of(requires: Requires) -> Platform:
 
 
 def plan_runpaths(elfs: Iterable[ElfFile], tree: Tree) -> dict[str, str]:
-    """Give the RUNPATH of each dynamic ELF file by path, for those whose present one differs.
+    """Give the library path of each dynamic ELF file by its path, for those whose present one differs.
+
+    It is set as DT_RPATH, which is searched before LD_LIBRARY_PATH: where production is found by that
+    variable, as with many grid tarballs, a preview with DT_RUNPATH would load production's libraries.
 
     First the directories that hold what the file itself needs, then the tree's other library
     directories, for plugins opened by bare name. A file that finds nothing in the tree keeps what it has.
     """
     known = tuple(elfs)
-    places = _library_places(known, tree)
+    places = library_places(known, tree)
     shared = {places[name] for elf in known for name in elf.needed if name in places}
     plan: dict[str, str] = {}
     for elf in known:
@@ -122,7 +142,7 @@ def plan_runpaths(elfs: Iterable[ElfFile], tree: Tree) -> dict[str, str]:
         own = [places[name] for name in elf.needed if name in places]
         directories = dict.fromkeys([*own, *sorted(shared)])
         runpath = ":".join(_from_origin(elf.node.path, directory) for directory in directories)
-        if runpath != elf.runpath:
+        if elf.runpath or runpath != elf.rpath:
             plan[elf.node.path] = runpath
     return plan
 
@@ -130,12 +150,12 @@ def plan_runpaths(elfs: Iterable[ElfFile], tree: Tree) -> dict[str, str]:
 def outside_libraries(elfs: Iterable[ElfFile], tree: Tree) -> tuple[str, ...]:
     """Give the libraries that files need and the tree does not hold: the site's base system must."""
     known = tuple(elfs)
-    places = _library_places(known, tree)
+    places = library_places(known, tree)
     return tuple(sorted({name for elf in known for name in elf.needed if name not in places}))
 
 
 def set_runpaths(tree: Tree, plan: Mapping[str, str], work: Path) -> Tree:
-    """Give the tree with RUNPATHs set; changed files lie in ``work``, the originals stay as they are.
+    """Give the tree with library paths set; changed files lie in ``work``, the originals stay as they are.
 
     Raises: SiteError when patchelf is missing or fails.
     """
@@ -170,7 +190,7 @@ def hard_paths(tree: Tree) -> tuple[str, ...]:
 
 def _with_dynamic(facts: ElfFile, dynamic: DynamicSection) -> ElfFile:
     needed: list[str] = []
-    soname = runpath = ""
+    soname = runpath = rpath = ""
     tags: Iterable[Any] = dynamic.iter_tags()  # a tag's text is an attribute made at run time
     for tag in tags:
         match tag.entry.d_tag:
@@ -180,7 +200,9 @@ def _with_dynamic(facts: ElfFile, dynamic: DynamicSection) -> ElfFile:
                 soname = tag.soname
             case "DT_RUNPATH":
                 runpath = tag.runpath
-    return replace(facts, dynamic=True, soname=soname, needed=tuple(needed), runpath=runpath)
+            case "DT_RPATH":
+                rpath = tag.rpath
+    return replace(facts, dynamic=True, soname=soname, needed=tuple(needed), runpath=runpath, rpath=rpath)
 
 
 def _arch_of(elf: ELFFile, node: Node) -> str:
@@ -191,15 +213,22 @@ def _arch_of(elf: ELFFile, node: Node) -> str:
     return arch
 
 
-def _glibc_of(elf: ELFFile) -> tuple[int, int]:
-    highest = NO_GLIBC
+def _versions_of(elf: ELFFile) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
+    asks: list[tuple[str, str]] = []
+    defines: set[str] = set()
     for section in elf.iter_sections():
-        if not isinstance(section, GNUVerNeedSection):
-            continue
-        for _, symbols in section.iter_versions():
-            for symbol in symbols:
-                highest = max(highest, glibc_version(symbol.name))
-    return highest
+        if isinstance(section, GNUVerNeedSection):
+            for library, symbols in section.iter_versions():
+                asks += [(str(library.name), symbol.name) for symbol in symbols]
+        elif isinstance(section, GNUVerDefSection):
+            for _, names in section.iter_versions():
+                defines |= {names_of.name for names_of in names}
+    return tuple(asks), frozenset(defines)
+
+
+def _interpreter_of(elf: ELFFile) -> str:
+    segment = next((part for part in elf.iter_segments() if isinstance(part, InterpSegment)), None)
+    return "" if segment is None else str(segment.get_interp_name())
 
 
 def glibc_version(symbol_version: str) -> tuple[int, int]:
@@ -210,19 +239,20 @@ def glibc_version(symbol_version: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else NO_GLIBC
 
 
-def _library_places(elfs: tuple[ElfFile, ...], tree: Tree) -> dict[str, str]:
+def library_places(elfs: Iterable[ElfFile], tree: Tree) -> dict[str, str]:
     """Give the directory of each library a program may ask for by name: files and links count alike."""
     libraries = {elf.node.path for elf in elfs if elf.dynamic}
     links = {node.path: node.to for node in tree.nodes if node.kind is Kind.LINK}
     places: dict[str, str] = {}
     for node in tree.nodes:
         directory, name = posixpath.split(node.path)
-        if ".so" in name and _end_of(node.path, links) in libraries:
+        if ".so" in name and end_of(node.path, links) in libraries:
             places.setdefault(name, directory)
     return places
 
 
-def _end_of(path: str, links: Mapping[str, str]) -> str:
+def end_of(path: str, links: Mapping[str, str]) -> str:
+    """Give where a path of the tree arrives over its links."""
     while path in links:  # this ends: normalise() dropped links that reach nothing
         path = posixpath.normpath(posixpath.join(posixpath.dirname(path), links[path]))
     return path
@@ -234,7 +264,7 @@ def _from_origin(path: str, directory: str) -> str:
 
 
 def _patch(program: Path, node: Node, runpath: str, output: Path) -> Node:
-    command = [str(program), "--set-rpath", runpath, "--output", str(output), str(node.source)]
+    command = [str(program), "--force-rpath", "--set-rpath", runpath, "--output", str(output), str(node.source)]
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_PATCH_TIMEOUT_S
     )

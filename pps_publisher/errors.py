@@ -9,6 +9,8 @@ from typing import ClassVar, Final
 from pps_wire.errors import WireError
 
 EXIT_OK: Final = 0
+EXIT_PEOPLE: Final = 5
+"""The work is done, but people must sign something soon: an alarm for a timer."""
 EXIT_WIRE: Final = 7
 
 
@@ -44,6 +46,12 @@ class SiteError(PublishError):
     """This machine is at fault: disk full, permission, a program that is missing or failed."""
 
     exit_code = 6
+
+
+class ArchiveError(PublishError):
+    """A foreign archive or package is damaged, or holds what no release may carry; whoever packed it mends it."""
+
+    exit_code = 7
 
 
 class FetchError(PublishError):

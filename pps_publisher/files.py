@@ -4,13 +4,16 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from pps_publisher.errors import PublishError
+
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 @contextlib.contextmanager
@@ -47,6 +50,23 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file durably, readable by all. Raises: OSError."""
     with source.open("rb") as reader, replacing(target) as writer:
         shutil.copyfileobj(reader, writer, 1024 * 1024)
+
+
+def sweep_temporaries(directory: Path, name: str = "") -> None:
+    """Remove what a process that was killed while writing ``name…`` left here, not below.
+
+    The caller knows that nobody else is writing it. Raises: OSError.
+    """
+    for path in directory.glob(f".{name}*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def sweep_tree(top: Path) -> None:
+    """Remove what a killed process left anywhere below a directory; as ``sweep_temporaries``. Raises: OSError."""
+    for path in top.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def make_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ others need. Passphrases come from a prompt or a file, never from arguments or t
 which every user of a machine can read. Key ids are those of securesystemslib.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from pps_publisher.errors import ConfigError, TrustError, UsageError
-from pps_publisher.files import make_directory, save_bytes
+from pps_publisher.files import make_directory, save_bytes, sweep_temporaries
 from pps_wire.request import FleetKey, FleetKeys
 
 OWNER_FIELD: Final = "x-pps-owner"
@@ -31,6 +32,7 @@ OWNER_FIELD: Final = "x-pps-owner"
 KEY_NAMES: Final = ("root-1", "root-2", "root-3", "targets", "release-manager", "sa3", "online", "fleet")
 """The keys of a repository; each belongs to one person or machine."""
 _MIN_PASSPHRASE: Final = 8
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +44,40 @@ class KeyFile:
     private: bool
 
 
-def create_key(directory: Path, name: str, passphrase: bytes) -> CryptoSigner:
-    """Make a new key pair ``name`` and give its signer.
+def parse_key_name(text: str) -> str:
+    """Read the name of a key's holder, e.g. ``sa3``. Raises: UsageError."""
+    if not _NAME.fullmatch(text):
+        raise UsageError(f"{text!r} is no name of a key; use small letters, digits and '-', e.g. {KEY_NAMES[-3]}")
+    return text
 
-    Raises: UsageError when the name is taken or the passphrase is too short; OSError.
+
+def create_key(directory: Path, name: str, passphrase: bytes) -> CryptoSigner:
+    """Make a new key pair ``name`` and give its signer; a pair whose making was cut short is completed.
+
+    Raises: UsageError when the name is taken or the passphrase is too short; TrustError; OSError.
     """
     if len(passphrase) < _MIN_PASSPHRASE:
         raise UsageError(f"the passphrase has fewer than {_MIN_PASSPHRASE} characters; choose a longer one")
-    for path in (private_path(directory, name), public_path(directory, name)):
-        if path.exists():
-            raise UsageError(f"{path}: exists; keys are never overwritten, choose another name or directory")
+    private, public = private_path(directory, name), public_path(directory, name)
+    if public.exists():
+        taken = private if private.exists() else public
+        raise UsageError(f"{taken}: exists; keys are never overwritten, choose another name or directory")
     if not directory.is_dir():
         make_directory(directory.parent)
         directory.mkdir(mode=0o700)
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
-    save_bytes(private_path(directory, name), pem, mode=0o600)
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    save_bytes(public_path(directory, name), public)
+    sweep_temporaries(directory, f"{name}.")
+    if not private.exists():
+        new = Ed25519PrivateKey.generate()
+        pem = new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
+        save_bytes(private, pem, mode=0o600)
+    key = _load_private(private, passphrase)
+    save_bytes(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return signer_of(key, name)
 
 
 def load_signer(path: Path, passphrase: bytes) -> CryptoSigner:
     """Read a private key. Raises: UsageError when there is none, TrustError when it does not open."""
-    try:
-        pem = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise UsageError(f"{path}: no such key; see 'pps-publish keys list'") from exc
-    if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" not in pem:
-        raise TrustError(f"{path}: is not an encrypted PKCS#8 key; make one with 'pps-publish keys new'")
-    try:
-        key = load_pem_private_key(pem, passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise TrustError(f"{path}: the passphrase is wrong or the file is damaged; nothing was signed") from exc
-    if not isinstance(key, Ed25519PrivateKey):
-        raise TrustError(f"{path}: is not an Ed25519 key; make one with 'pps-publish keys new'")
-    return signer_of(key, path.stem)
+    return signer_of(_load_private(path, passphrase), path.stem)
 
 
 def load_public(path: Path) -> SSlibKey:
@@ -110,13 +110,13 @@ def gather_keys(directory: Path, names: Iterable[str], passphrase: bytes) -> tup
     keys: dict[str, Key] = {}
     signers: list[CryptoSigner] = []
     for name in names:
-        if private_path(directory, name).exists():
+        if not public_path(directory, name).exists():
+            signers.append(create_key(directory, name, passphrase))
+        elif private_path(directory, name).exists():
             signers.append(load_signer(private_path(directory, name), passphrase))
-        elif public_path(directory, name).exists():
+        else:
             keys[name] = load_public(public_path(directory, name))
             continue
-        else:
-            signers.append(create_key(directory, name, passphrase))
         keys[name] = signers[-1].public_key
     return keys, signers
 
@@ -142,6 +142,15 @@ def owner_of(key: Key) -> str:
     return owner if isinstance(owner, str) else key.keyid[:12]
 
 
+def is_genuine(key: Key) -> bool:
+    """Say whether a key's id is that of its bytes; an id alone, which TUF lets anybody choose, says nothing."""
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"]))
+    except (KeyError, TypeError, ValueError):
+        return False
+    return (key.keytype, key.scheme) == ("ed25519", "ed25519") and SSlibKey.from_crypto(public).keyid == key.keyid
+
+
 def private_path(directory: Path, name: str) -> Path:
     """Give the place of a private key."""
     return directory / f"{name}.pem"
@@ -150,6 +159,22 @@ def private_path(directory: Path, name: str) -> Path:
 def public_path(directory: Path, name: str) -> Path:
     """Give the place of a public key."""
     return directory / f"{name}.pub"
+
+
+def _load_private(path: Path, passphrase: bytes) -> Ed25519PrivateKey:
+    try:
+        pem = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise UsageError(f"{path}: no such key; see 'pps-publish keys list'") from exc
+    if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" not in pem:
+        raise TrustError(f"{path}: is not an encrypted PKCS#8 key; make one with 'pps-publish keys new'")
+    try:
+        key = load_pem_private_key(pem, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise TrustError(f"{path}: the passphrase is wrong or the file is damaged; nothing was signed") from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise TrustError(f"{path}: is not an Ed25519 key; make one with 'pps-publish keys new'")
+    return key
 
 
 def _public(key: Ed25519PublicKey, name: str) -> SSlibKey:

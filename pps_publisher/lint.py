@@ -51,6 +51,7 @@ class Finding(Enum):
 
     SPECIAL_DROPPED = "special file dropped"
     SETUID_STRIPPED = "setuid, setgid or sticky bit stripped"
+    CAPABILITIES_DROPPED = "file capabilities dropped"
     LINK_RELATIVE = "absolute link made relative"
     LINK_STRAIGHTENED = "link made direct"
     LINK_DANGLING = "dangling link dropped"

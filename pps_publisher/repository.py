@@ -1,13 +1,13 @@
-"""A repository of previews: stage, sign, serve, take back, refresh.
+"""A repository of previews: stage, sign, serve, take back, exchange keys.
 
 Nothing is seen by a site before two things have happened: enough people signed the role that lists
 it (then it moves from ``staged/`` to ``served/``), and the online key signed a new snapshot
-(``refresh``). Files are moved before the metadata that names them, so a crash leaves at most files
-that nobody refers to, and the same command run again ends the work.
+(``online.refresh``). Each command ended by a crash is completed by the same command run again, which
+tells the truth about what is there.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,47 +17,36 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, TargetFile
 
 from pps_publisher.bundle import Bundle, check_bundle
-from pps_publisher.errors import PublishError, TrustError, UsageError
-from pps_publisher.files import copy_file, hash_file, locked, make_directory, save_bytes
+from pps_publisher.deltas import keep_served, load_served, same_content
+from pps_publisher.errors import PublishError, UsageError
+from pps_publisher.files import copy_file, hash_file, locked, make_directory, save_bytes, sweep_tree
 from pps_publisher.keys import owner_of
 from pps_publisher.metadata import MetadataStore, target_file
 from pps_publisher.roles import (
     CLIENTS,
+    DELEGATED,
     FLEET,
     OFFLINE,
     ROOT,
-    SNAPSHOT,
     TARGETS,
     TIMESTAMP,
     WITHDRAWALS,
     Authorities,
-    days_left,
-    expires_soon,
     first_delegated,
     first_root,
     first_targets,
     next_version,
     release_target,
     releases_of,
-    snapshot_of,
-    timestamp_of,
     withdrawal_of,
     withdrawal_target,
 )
 from pps_publisher.staging import Change, Progress, Staging, difference
 from pps_wire.names import ReleaseId
-from pps_wire.release import Release, parse_release, target_path, withdrawal_path
+from pps_wire.release import Release, parse_release, parse_withdrawal, target_path, withdrawal_path
 from pps_wire.request import FLEET_KEYS_PATH, FleetKeys
 
 _MAX_REASON: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Refreshed:
-    """What sites see from now on: versions by role, and what to renew soon, one line each."""
-
-    versions: dict[str, int]
-    warnings: tuple[str, ...]
 
 
 class Repository:
@@ -74,8 +63,8 @@ class Repository:
         return self.store.served
 
     def refuse_existing(self) -> None:
-        """Refuse to make a repository where one is. Raises: UsageError."""
-        if self.store.versions(ROOT) or self.store.staged_path(ROOT).exists():
+        """Refuse to make a repository where sites see one already. Raises: UsageError."""
+        if self.store.served_path(TIMESTAMP, 0).exists():
             raise UsageError(f"{self.base}: is a repository already; choose another directory")
 
     def create(
@@ -83,7 +72,8 @@ class Repository:
     ) -> tuple[Progress, ...]:
         """Make version 1 of every offline role, signed by ``signers`` as far as they may.
 
-        Raises: UsageError when the directory is a repository already; ConfigError; OSError.
+        A making that was cut short is completed. Raises: UsageError when the directory is a repository
+        already, or one of other keys was begun there; ConfigError; OSError.
         """
         self.refuse_existing()
         fleet_bytes = msgspec.json.encode(fleet)
@@ -98,37 +88,43 @@ class Repository:
             FLEET: listing,
         }
         make_directory(self.base)
-        with self._locked():
-            save_bytes(target_file(self.store.staged, fleet_target), fleet_bytes)
-            for role in OFFLINE:
-                self.store.save_staged(role, first[role])
+        with self.locked():
+            begun = {role: self._begun(role, first[role]) for role in OFFLINE}
+            for role, there in begun.items():
+                if there is None and role == FLEET:
+                    save_bytes(target_file(self.store.staged, fleet_target), fleet_bytes)
+                if there is None:
+                    self.store.save_staged(role, first[role])
             for signer in signers:
                 self.staging.sign(signer)
-            return tuple(self.staging.settle(role, Change(role, first[role], ("is new",))) for role in OFFLINE)
+            return self.staging.settle(Change(role, there or first[role], ("is new",)) for role, there in begun.items())
 
     def plan_publish(self, bundles: Iterable[Bundle], now: datetime, *, replace_staged: bool = False) -> Change:
         """Check builds to the last byte and give the next ``clients`` version that lists them; writes nothing.
 
-        Raises: PublishError when another version waits for signatures or a build may not be published.
+        What waits already with the same content is given as it is, with its signatures. Raises:
+        PublishError when another version waits for signatures or a build may not be published.
         """
         waiting = self.store.load_staged(CLIENTS)
-        if waiting is not None and not replace_staged:
-            raise PublishError(
-                f"{CLIENTS} version {waiting.signed.version} waits for signatures; finish it with 'pps-publish sign'"
-                " or drop it with --replace-staged"
-            )
         current = self.store.load_targets(CLIENTS)
         change = Change(CLIENTS, next_version(CLIENTS, current, now), ())
-        for bundle in bundles:
+        for bundle in (keep_served(self.store, bundle) for bundle in bundles):
             self._refuse_withdrawn(bundle.release)
             target = release_target(target_path(bundle.release), bundle.manifest, bundle.release)
-            self._refuse_other_bytes(current.signed.targets.get(target.path), target, bundle.release)
+            self._refuse_other_bytes(current.signed.targets.get(target.path), bundle)
             check_bundle(bundle)
             change.metadata.signed.targets[target.path] = target
         lines = difference(current.signed, change.metadata.signed)
         if not lines:
             raise UsageError("these releases are published already, with the same bytes; there is nothing to do")
-        return Change(CLIENTS, change.metadata, lines)
+        if waiting is None or replace_staged or waiting.signed.targets == current.signed.targets:
+            return Change(CLIENTS, change.metadata, lines)
+        if waiting.signed.targets != change.metadata.signed.targets:
+            raise PublishError(
+                f"{CLIENTS} version {waiting.signed.version} waits for signatures; finish it with 'pps-publish sign'"
+                " or drop it with --replace-staged"
+            )
+        return Change(CLIENTS, waiting, lines)
 
     def publish(
         self, bundles: Iterable[Bundle], signer: Signer, now: datetime, *, replace_staged: bool = False
@@ -137,33 +133,52 @@ class Repository:
 
         Raises: as ``plan_publish``; TrustError when the key may not sign ``clients``; OSError.
         """
-        chosen = tuple(bundles)
-        with self._locked():
+        with self.locked():
+            chosen = tuple(keep_served(self.store, bundle) for bundle in bundles)
             change = self.plan_publish(chosen, now, replace_staged=replace_staged)
+            resumed = bool(change.metadata.signatures)
+            self.store.demand_valid(CLIENTS, change.metadata)
             self.store.sign(CLIENTS, change.metadata, signer)
-            self.staging.drop(CLIENTS)
+            if not resumed:
+                self.staging.drop(CLIENTS)
             for bundle in chosen:
                 target = change.metadata.signed.targets[target_path(bundle.release)]
                 copy_file(bundle.artifact, self.store.staged / bundle.release.artifact.path)
+                if bundle.pack is not None and bundle.release.deltas is not None:
+                    copy_file(bundle.pack, self.store.staged / bundle.release.deltas.path)
                 save_bytes(target_file(self.store.staged, target), bundle.manifest)
             self.store.save_staged(CLIENTS, change.metadata)
-            return self.staging.settle(CLIENTS, change)
+            (progress,) = self.staging.settle([change])
+            return progress
 
     def sign(self, signer: Signer) -> tuple[Progress, ...]:
         """Add this key's signature to everything that waits for it; what is complete becomes served.
 
-        Raises: UsageError when nothing waits for this key; TrustError when staged bytes were changed.
+        What this key has signed before is told again, with how far it has come. Raises: UsageError when
+        nothing waits for this key; TrustError when staged bytes were changed.
         """
-        with self._locked():
-            changes = {change.role: change for change in self.staging.pending()}
-            signed = self.staging.sign(signer)
-            if not signed and not any(self.staging.is_complete(change) for change in changes.values()):
-                waiting = ", ".join(changes) or "nothing"
+        with self.locked():
+            for role in DELEGATED:
+                self.staging.renew_under(role)
+            changes = self.staging.pending()
+            mine = [change for change in changes if self.store.may_sign(change.role, change.metadata, signer)]
+            ready = self.staging.has_complete()
+            self.staging.sign(signer)
+            done = (*self.staging.settle(changes), *self._signed_before(signer, {change.role for change in changes}))
+            if not mine and not ready and len(done) == len(changes):
+                waiting = ", ".join(dict.fromkeys(change.role for change in changes)) or "nothing"
                 raise UsageError(
                     f"nothing waits for the key of {owner_of(signer.public_key)} ({waiting} is staged);"
                     " see 'pps-publish sign --dry-run'"
                 )
-            return tuple(self.staging.settle(role, change) for role, change in changes.items())
+            return done
+
+    def drop(self, role: str) -> None:
+        """Throw away what waits for a role, with its files. Raises: UsageError when nothing waits; OSError."""
+        with self.locked():
+            if self.store.load_staged(role) is None:
+                raise UsageError(f"nothing waits for {role}; see 'pps-publish sign --dry-run'")
+            self.staging.drop(role)
 
     def renew(self, role: str, signer: Signer, now: datetime) -> Progress:
         """Stage the same content of a role under a new expiry date, with the first signature.
@@ -172,25 +187,35 @@ class Repository:
         """
         if role not in OFFLINE:
             raise UsageError(f"{role} is not signed by people; renew one of {', '.join(OFFLINE)}, or 'refresh'")
-        with self._locked():
-            if self.store.load_staged(role) is not None:
-                raise PublishError(f"a version of {role} waits for signatures; finish it with 'pps-publish sign'")
-            current = self.store.load_root() if role == ROOT else self.store.load_targets(role)
-            renewed: Metadata[Any] = next_version(role, current, now)
+        with self.locked():
+            current: Metadata[Any] = self.store.load_root() if role == ROOT else self.store.load_targets(role)
+            renewed = self.store.load_staged(role) or next_version(role, current, now)
+            if content_of(renewed) != content_of(current):
+                raise PublishError(
+                    f"a version of {role} waits for signatures; finish it with 'pps-publish sign'"
+                    f" or drop it with 'pps-publish sign --drop {role}'"
+                )
+            self.store.demand_valid(role, renewed)
             self.store.sign(role, renewed, signer)
             self.store.save_staged(role, renewed)
-            return self.staging.settle(role, Change(role, renewed, ("only moves the expiry date",)))
+            (progress,) = self.staging.settle([Change(role, renewed, ("only moves the expiry date",))])
+            return progress
 
     def plan_withdraw(self, release_id: ReleaseId, reason: str, now: datetime) -> Change:
         """Give the next ``withdrawals`` version that takes a release back; writes nothing.
 
-        Raises: UsageError when the release is unknown, withdrawn already, or the reason is empty or too long.
+        Raises: UsageError when the release is unknown, withdrawn already, or the reason is empty,
+        too long or no line of text.
         """
         if not 0 < len(reason.strip()) <= _MAX_REASON:
             raise UsageError(f"a withdrawal needs a reason of 1 to {_MAX_REASON} characters: sites will read it")
+        if not reason.strip().isprintable():
+            raise UsageError("the reason of a withdrawal holds control characters or line ends; write it as one line")
         release = self._find(release_id)
         current = self.store.load_targets(WITHDRAWALS)
         if withdrawal_path(release) in current.signed.targets:
+            if self._is_unseen(WITHDRAWALS) and self._reason_of(release) == reason.strip():
+                return Change(WITHDRAWALS, current, (f"withdraws {release_id}: {reason.strip()}",))
             raise UsageError(f"{release_id} is withdrawn already; if sites still use it, run 'pps-publish refresh'")
         content = msgspec.json.encode(withdrawal_of(release, reason.strip(), now))
         target = withdrawal_target(withdrawal_path(release), content)
@@ -199,68 +224,52 @@ class Repository:
         return Change(WITHDRAWALS, metadata, (f"withdraws {release_id}: {reason.strip()}",))
 
     def withdraw(self, release_id: ReleaseId, reason: str, signer: Signer, now: datetime) -> Progress:
-        """Take a release back with one signature. Raises: as ``plan_withdraw``; TrustError; OSError."""
-        with self._locked():
+        """Take a release back with one signature, whatever else waits for signatures.
+
+        Raises: as ``plan_withdraw``; TrustError when the key may not; OSError.
+        """
+        with self.locked():
             change = self.plan_withdraw(release_id, reason, now)
-            self.store.sign(WITHDRAWALS, change.metadata, signer)
+            if change.metadata.signed.version in self.store.versions(WITHDRAWALS):
+                return self._served(change)
+            # Under the keys that sites know now: a pending exchange of keys must not delay a withdrawal.
+            known = self.store.delegator(WITHDRAWALS, served=True)
+            self.store.sign(WITHDRAWALS, change.metadata, signer, under=known)
             release = self._find(release_id)
             target = change.metadata.signed.targets[withdrawal_path(release)]
             content = msgspec.json.encode(withdrawal_of(release, reason.strip(), now))
             save_bytes(target_file(self.store.staged, target), content)
             self.store.save_staged(WITHDRAWALS, change.metadata)
-            return self.staging.settle(WITHDRAWALS, change)
-
-    def plan_refresh(self, now: datetime) -> Refreshed:
-        """Give what a refresh would show to sites, and what to renew soon; writes nothing.
-
-        Expired roles are warned about but do not hold back the rest: a withdrawal must get through.
-        Raises: TrustError when a served role lacks signatures; UsageError when one was never served.
-        """
-        versions: dict[str, int] = {}
-        warnings: list[str] = []
-        for role in OFFLINE:
-            metadata: Metadata[Any] = self.store.load_root() if role == ROOT else self.store.load_targets(role)
-            self._demand_signatures(role, metadata)
-            versions[role] = metadata.signed.version
-            if expires_soon(role, metadata.signed, now):
-                left = days_left(metadata.signed, now)
-                warnings.append(f"{role} expires in {left:.1f} days; run 'pps-publish sign --renew {role}'")
-        versions |= {SNAPSHOT: self._next(SNAPSHOT), TIMESTAMP: self._next(TIMESTAMP)}
-        return Refreshed(versions, tuple(warnings))
-
-    def refresh(self, signer: Signer, now: datetime) -> Refreshed:
-        """Sign a new snapshot and timestamp: sites see everything that is served, and nothing is frozen.
-
-        Raises: as ``plan_refresh``; TrustError when the key is not the online one; OSError.
-        """
-        with self._locked():
-            planned = self.plan_refresh(now)
-            seen = {role: planned.versions[role] for role in OFFLINE if role != ROOT}
-            contents = {
-                role: (version, self.store.served_path(role, version).read_bytes()) for role, version in seen.items()
-            }
-            snapshot = snapshot_of(contents, planned.versions[SNAPSHOT], now)
-            self.store.sign(SNAPSHOT, snapshot, signer)
-            pinned = (snapshot.signed.version, snapshot.to_bytes())
-            timestamp = timestamp_of(pinned, planned.versions[TIMESTAMP], now)
-            self.store.sign(TIMESTAMP, timestamp, signer)
-            self.store.serve(SNAPSHOT, snapshot)
-            self.store.serve(TIMESTAMP, timestamp)
-        return planned
+            self.staging.serve_complete()
+            self.staging.renew_under(WITHDRAWALS)
+            return self._served(change)
 
     def releases(self) -> dict[ReleaseId, Release]:
         """Give the releases that served ``clients`` metadata lists, withdrawn ones too."""
         return releases_of(self.store.load_targets(CLIENTS).signed)
+
+    def known_releases(self) -> dict[ReleaseId, Release]:
+        """Give the releases that are listed, served or waiting for signatures."""
+        waiting = self.store.load_staged(CLIENTS)
+        return self.releases() | ({} if waiting is None else releases_of(waiting.signed))
 
     def withdrawn(self) -> frozenset[ReleaseId]:
         """Give the releases that served metadata takes back."""
         targets = self.store.load_targets(WITHDRAWALS).signed.targets
         return frozenset(id_ for id_, release in self.releases().items() if withdrawal_path(release) in targets)
 
-    def _locked(self) -> Any:
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the repository's lock while the block runs, and first clear away what a killed process left.
+
+        Raises: UsageError when there is no repository; PublishError when another process holds the lock.
+        """
         if not self.base.is_dir():
             raise UsageError(f"{self.base}: no such repository; make one with 'pps-publish init'")
-        return locked(self.base / "lock")
+        with locked(self.base / "lock"):
+            for top in (self.served, self.store.staged):
+                sweep_tree(top)
+            yield
 
     def _find(self, release_id: ReleaseId) -> Release:
         releases = self.releases()
@@ -276,24 +285,49 @@ class Repository:
         if withdrawal_path(release) in self.store.load_targets(WITHDRAWALS).signed.targets:
             raise PublishError(f"{release.id} has been withdrawn; publish the repair as another version")
 
-    def _refuse_other_bytes(self, old: TargetFile | None, new: TargetFile, release: Release) -> None:
+    def _refuse_other_bytes(self, old: TargetFile | None, bundle: Bundle) -> None:
+        """Refuse another artifact or manifest under the same id; deltas may come to a release without any."""
+        release = bundle.release
         problem = f"{release.id} is published with other bytes; a version never changes: build it as another version"
-        if old is not None and (
-            old.hashes != new.hashes or parse_release(old.custom).artifact.sha256 != release.artifact.sha256
-        ):
+        if old is not None and not same_content(load_served(self.store, parse_release(old.custom)), bundle):
             raise PublishError(problem)
         artifact = self.served / release.artifact.path
         if old is None and artifact.exists() and hash_file(artifact) != release.artifact.sha256:
             raise PublishError(problem)
 
-    def _demand_signatures(self, role: str, metadata: Metadata[Any]) -> None:
-        signatures = self.store.signatures(role, metadata)
-        if not signatures.complete:
-            have = f"{len(signatures.signed)} of {signatures.threshold}"
-            raise TrustError(f"served {role} has {have} signatures; run 'pps-publish verify', nothing was refreshed")
+    def _begun(self, role: str, first: Metadata[Any]) -> Metadata[Any] | None:
+        """Give what an earlier start made of a role. Raises: UsageError when that start asked for something else."""
+        there: Metadata[Any] | None = self.store.load_staged(role)
+        if there is None and self.store.versions(role):
+            there = self.store.load_root() if role == ROOT else self.store.load_targets(role)
+        if there is not None and content_of(there) != content_of(first):
+            raise UsageError(f"{self.base}: has a {role} of other keys or content already; choose another directory")
+        return there
 
-    def _next(self, role: str) -> int:
-        if role == TIMESTAMP:
-            exists = self.store.served_path(TIMESTAMP, 0).exists()
-            return self.store.load_timestamp().signed.version + 1 if exists else 1
-        return max(self.store.versions(role), default=0) + 1
+    def _signed_before(self, signer: Signer, waiting: Container[str]) -> Iterator[Progress]:
+        """Give the served versions that this key signed and of which it cannot be known that sites have them."""
+        for role in OFFLINE:
+            if role in waiting or not self.store.versions(role) or not (role == ROOT or self._is_unseen(role)):
+                continue
+            metadata: Metadata[Any] = self.store.load_root() if role == ROOT else self.store.load_targets(role)
+            if signer.public_key.keyid in metadata.signatures and self.store.may_sign(role, metadata, signer):
+                yield self._served(Change(role, metadata, ("was signed before",)))
+
+    def _served(self, change: Change) -> Progress:
+        version = change.metadata.signed.version
+        under = None if change.role == ROOT else self.store.delegator(change.role, served=True)
+        signatures = self.store.signatures(change.role, change.metadata, under=under)
+        return Progress(change.role, version, change.lines, signatures, version in self.store.versions(change.role))
+
+    def _is_unseen(self, role: str) -> bool:
+        return self.store.versions(role)[-1] != self.store.seen_versions().get(role)
+
+    def _reason_of(self, release: Release) -> str:
+        target = self.store.load_targets(WITHDRAWALS).signed.targets[withdrawal_path(release)]
+        return parse_withdrawal(target_file(self.served, target).read_bytes()).reason
+
+
+def content_of(metadata: Metadata[Any]) -> dict[str, Any]:
+    """Give what a version says, apart from its number and its expiry date."""
+    said: dict[str, Any] = metadata.signed.to_dict()
+    return {name: value for name, value in said.items() if name not in {"version", "expires"}}

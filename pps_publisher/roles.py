@@ -43,6 +43,9 @@ TIMESTAMP: Final = "timestamp"
 OFFLINE: Final = (ROOT, TARGETS, CLIENTS, WITHDRAWALS, FLEET)
 """Roles that people sign, each after the one that vouches for it."""
 
+DELEGATED: Final = (CLIENTS, WITHDRAWALS, FLEET)
+"""Roles that ``targets`` vouches for."""
+
 ROOT_THRESHOLD: Final = 2
 CLIENTS_THRESHOLD: Final = 2
 

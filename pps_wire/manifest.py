@@ -8,12 +8,12 @@ One line each, e.g.::
     {"t":"f","p":"bin/xrdcp","s":145528,"h":"<sha256>","o":1842,"z":52110,"x":true}
     {"t":"l","p":"bin/voms-proxy-init","to":"voms-proxy-init2"}
 
-``o`` and ``z`` are offset and length of the file body's own zstd frame in the artifact.
+``o`` and ``z`` are offset and length of the file body's own zstd frame in the artifact. A file may name
+deltas, e.g. ``"d":[{"b":"<sha256 of the old content>","o":0,"z":217,"h":"<sha256 of the delta>"}]``.
 """
 
+import hashlib
 import posixpath
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Final
 
@@ -21,19 +21,20 @@ import msgspec
 
 from pps_wire.document import FormatVersion, decode_document
 from pps_wire.errors import WireError
+from pps_wire.paths import fold, lint_path, lint_text
 from pps_wire.release import Count, ReleaseIdText, Sha256Text
 
 MANIFEST_VERSION: Final = 1
 MAX_ENTRIES: Final = 1_000_000
 MAX_LINE_BYTES: Final = 32_768
-MAX_PATH_BYTES: Final = 4095
-"""Linux counts the final NUL in its PATH_MAX of 4096."""
-MAX_NAME_BYTES: Final = 255
 MAX_LINK_CHAIN: Final = 40
 """As many links as Linux follows before ELOOP. Source: path_resolution(7)."""
 MAX_FILE_BYTES: Final = 8 * 1024**3
 MAX_WINDOW_BYTES: Final = 8 * 1024**2
 """Largest zstd window a frame may ask for: bounds the memory of every reader."""
+
+_EMPTY: Final = hashlib.sha256().hexdigest()
+_MAX_SUSPECTS: Final = 1000
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="head"):
@@ -51,8 +52,20 @@ class Directory(msgspec.Struct, frozen=True, tag_field="t", tag="d"):
     p: str
 
 
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to a file from content with sha256 ``b``: ``z`` bytes with sha256 ``h`` at ``o`` of the pack."""
+
+    b: Sha256Text
+    o: Count
+    z: Count
+    h: Sha256Text
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag="f"):
-    """A regular file: ``s`` bytes with sha256 ``h``; ``x`` is the executable bit, all that is kept of the mode."""
+    """A regular file: ``s`` bytes with sha256 ``h``; ``x`` is the executable bit, all that is kept of the mode.
+
+    ``d`` are shorter ways to it than its frame; one that cannot be gone costs nothing but itself.
+    """
 
     p: str
     s: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
@@ -60,6 +73,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     o: Count
     z: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES + 1024**2)]
     x: bool = False
+    d: tuple[Delta, ...] = ()
 
 
 class Link(msgspec.Struct, frozen=True, tag_field="t", tag="l"):
@@ -85,40 +99,31 @@ class Manifest(msgspec.Struct, frozen=True):
 
 _DECODER: Final[msgspec.json.Decoder[Head | Entry]] = msgspec.json.Decoder(Head | Entry)
 _ENCODER = msgspec.json.Encoder()
-_REFUSED_CATEGORIES: Final = frozenset(("Cc", "Cf", "Cn", "Cs", "Zl", "Zp"))
-# Default ignorable characters outside category Cf: file systems that fold case pass over them.
-# Source: Unicode, DerivedCoreProperties.txt.
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 
 
 def parse_manifest(lines: Iterable[bytes]) -> Manifest:
-    """Read a manifest from its lines, e.g. from a bounded decompressing reader.
-
-    The lines are untrusted until the caller has checked the target's hash; they are linted all the
-    same. Raises: WireError and nothing else, for any lines.
-    """
-    head: Head | None = None
-    entries: list[Entry] = []
-    for number, line in enumerate(lines, start=1):
-        where = f"manifest line {number}"
-        value = _decode_line(line, where)
-        if isinstance(value, Head) != (head is None):
-            raise WireError(where, "the first line, and only it, must be the head")
-        if isinstance(value, Head):
-            head = value
-            continue
-        if head is None or len(entries) == head.entries:
-            raise WireError(where, "more entries than the head announces")
-        entries.append(value)
-    if head is None:
-        raise WireError("manifest", "is empty")
-    if len(entries) != head.entries:
-        raise WireError("manifest", f"has {len(entries)} entries where the head announces {head.entries}")
+    """Read a whole manifest into memory, linted. Raises: WireError and nothing else, for any lines."""
+    head, entries = read_manifest(lines)
     manifest = Manifest(head, tuple(entries))
     lint_manifest(manifest)
     return manifest
+
+
+def read_manifest(lines: Iterable[bytes]) -> tuple[Head, Iterator[Entry]]:
+    """Read the head of a manifest now and its entries as they are asked for, nothing kept; ``Lint`` judges them.
+
+    The lines, e.g. those of a bounded decompressing reader, are untrusted. Raises: WireError and nothing
+    else, for any lines, also out of the iterator.
+    """
+    numbered = enumerate(lines, start=1)
+    for number, line in numbered:
+        head = _decode_line(line, number)
+        if not isinstance(head, Head):
+            break
+        return head, _read_entries(head, numbered)
+    else:
+        raise WireError("manifest", "is empty")
+    raise _misplaced_head(number)
 
 
 def render_manifest(manifest: Manifest) -> Iterator[bytes]:
@@ -127,115 +132,166 @@ def render_manifest(manifest: Manifest) -> Iterator[bytes]:
         yield _ENCODER.encode(value) + b"\n"
 
 
-def lint_manifest(manifest: Manifest) -> None:
+def lint_manifest(manifest: Manifest, *, names_only: bool = False) -> None:
     """Refuse every manifest that could write outside its tree or mean two things on two systems.
 
-    Publisher and agent both call it. Raises: WireError naming the first entry at fault.
+    The publisher calls it; ``names_only`` while frames and hashes are not known yet. The agent does the
+    same with ``Lint`` over a stream. Raises: WireError naming the first entry at fault.
     """
-    kinds: dict[str, Entry] = {}
-    folded: dict[str, str] = {}
-    total = 0
-    previous = ""
+    lint = Lint(manifest.head, names_only=names_only)
     for entry in manifest.entries:
-        _lint_path(entry.p)
-        if entry.p <= previous:
-            raise WireError(entry.p, "entries must be sorted by path and each path stand once")
-        previous = entry.p
-        _lint_parent(entry.p, kinds)
-        twin = folded.setdefault(_fold(entry.p), entry.p)
-        if twin != entry.p:
-            raise WireError(entry.p, f"collides with {twin!r} where case or Unicode form is not kept")
-        kinds[entry.p] = entry
-        if isinstance(entry, File):
-            total += entry.s
-    for entry in manifest.entries:
-        if isinstance(entry, Link):
-            _lint_chain(entry, kinds)
-    if total != manifest.head.installed_bytes:
-        raise WireError(
-            "manifest", f"files sum to {total} bytes where the head announces {manifest.head.installed_bytes}"
-        )
+        lint.add(entry)
+    lint.finish(manifest.entries)
 
 
-def _decode_line(line: bytes, where: str) -> Head | Entry:
-    if len(line) > MAX_LINE_BYTES:
-        raise WireError(where, f"is longer than {MAX_LINE_BYTES} bytes")
-    return decode_document(line, _DECODER, where, MANIFEST_VERSION)
+class Lint:
+    """Judges a manifest entry by entry and keeps little, so that trees of any size pass in bounded memory.
 
+    Directories and links are kept by name, of each path only a hash of 8 bytes: equal folded paths
+    always have equal hashes, so no collision is overlooked, and what looks like one is looked at again.
+    Raises: WireError naming the entry at fault, in every method.
+    """
 
-def _lint_path(path: str) -> None:
-    if not path or path.startswith("/") or path.endswith("/"):
-        raise WireError(path or "path", "must be relative, not empty, without a final slash")
-    _lint_text(path)
-    for name in path.split("/"):
-        if name in ("", ".", ".."):
-            raise WireError(path, "has an empty, '.' or '..' component")
-        if len(name.encode()) > MAX_NAME_BYTES:
-            raise WireError(path, f"has a component of more than {MAX_NAME_BYTES} bytes")
+    def __init__(self, head: Head, length: int | None = None, *, names_only: bool = False) -> None:
+        """``length`` is the artifact's signed one, where it is known: no frame may lie behind it."""
+        self._head = head
+        self._length = length
+        self._names_only = names_only
+        self._entries = self._size_bytes = self._position = 0
+        self._previous = ""
+        self._directories: set[str] = set()
+        self._links: dict[str, str] = {}
+        self._folded: set[int] = set()
+        self._suspects: dict[str, str] = {}
 
+    def add(self, entry: Entry) -> None:
+        """Judge the next entry by itself and those before it."""
+        path = entry.p
+        lint_path(path)
+        if path <= self._previous:
+            raise WireError(path, "entries must be sorted by path and each path stand once")
+        self._previous = path
+        parent = path.rpartition("/")[0]
+        if parent and parent not in self._directories:
+            raise WireError(path, f"its parent {parent!r} is not listed before it as a directory")
+        self._note_fold(path)
+        match entry:
+            case File():
+                self._add_file(entry)
+            case Directory():
+                self._directories.add(path)
+            case Link():
+                self._links[path] = entry.to
+        self._entries += 1
 
-def _lint_text(text: str) -> None:
-    if text.isascii() and text.isprintable():
-        pass
-    elif _INVISIBLE.search(text) or any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in text):
-        raise WireError(ascii(text[:80]), "holds control, invisible, surrogate or unassigned characters")
-    if "\\" in text:
-        raise WireError(text, "holds a backslash")
-    if unicodedata.normalize("NFC", text) != text:
-        raise WireError(text, "is not in Unicode form NFC")
-    if len(text.encode()) > MAX_PATH_BYTES:
-        raise WireError(text[:80], f"is longer than {MAX_PATH_BYTES} bytes")
-
-
-def _lint_parent(path: str, kinds: dict[str, Entry]) -> None:
-    parent = posixpath.dirname(path)
-    if parent and not isinstance(kinds.get(parent), Directory):
-        raise WireError(path, f"its parent {parent!r} is not listed before it as a directory")
-
-
-def _fold(path: str) -> str:
-    """Give what paths have in common where case and Unicode form are not kept (NFKC_Casefold, Unicode 3.13)."""
-    if path.isascii():
-        return path.lower()
-    folded = unicodedata.normalize("NFKC", path).casefold()
-    while (again := unicodedata.normalize("NFKC", folded).casefold()) != folded:
-        folded = again
-    return folded
-
-
-def _lint_chain(link: Link, kinds: dict[str, Entry]) -> None:
-    """Refuse a link that leads nowhere, outside, in a circle, or over more links than a system follows."""
-    entry: Entry | None = link
-    for _ in range(MAX_LINK_CHAIN):
-        if not isinstance(entry, Link):
+    def finish(self, again: Iterable[Entry]) -> None:
+        """Judge the whole once all entries were added; ``again`` gives them once more and is rarely run through."""
+        if self._entries != self._head.entries:
+            raise WireError("manifest", f"has {self._entries} entries where the head announces {self._head.entries}")
+        if self._size_bytes != self._head.installed_bytes:
+            raise WireError(
+                "manifest",
+                f"files sum to {self._size_bytes} bytes where the head announces {self._head.installed_bytes}",
+            )
+        sought = self._follow_links()
+        if not sought and not self._suspects:
             return
-        entry = kinds.get(_resolve(entry, kinds))
-    if isinstance(entry, Link):
-        raise WireError(link.p, f"its target {link.to!r} leads in a circle or over more than {MAX_LINK_CHAIN} links")
+        for entry in again:
+            sought.pop(entry.p, None)
+            if self._suspects and (twin := self._suspects.get(fold(entry.p), entry.p)) != entry.p:
+                raise WireError(twin, f"collides with {entry.p!r} where case or Unicode form is not kept")
+        for link in sought.values():
+            raise WireError(link, f"its target {self._links[link]!r} is not in the tree")
+
+    def _add_file(self, file: File) -> None:
+        self._size_bytes += file.s
+        if self._names_only:
+            return
+        if not file.s and file.h != _EMPTY:
+            raise WireError(file.p, "is empty but has not the sha256 of nothing")
+        if file.s and not file.z:
+            raise WireError(file.p, f"holds {file.s} bytes but its frame none")
+        if file.o < self._position:
+            raise WireError(file.p, f"its frame at {file.o} overlaps the one before, or stands before it")
+        self._position = file.o + file.z
+        if self._length is not None and self._position > self._length:
+            raise WireError(file.p, f"its frame ends at {self._position}, behind the artifact's {self._length} bytes")
+
+    def _note_fold(self, path: str) -> None:
+        folded = fold(path)
+        before = len(self._folded)
+        self._folded.add(hash(folded))
+        if len(self._folded) == before:
+            self._suspects[folded] = path
+            if len(self._suspects) > _MAX_SUSPECTS:
+                raise WireError(path, "collides, as many others do, where case or Unicode form is not kept")
+
+    def _follow_links(self) -> dict[str, str]:
+        """Refuse links that leave the tree, run in circles or too far; give the rest of their ends, each with a link.
+
+        What is neither directory nor link at such an end must be a file, which remains to be seen.
+        """
+        reached = {path: self._resolve(path, to) for path, to in self._links.items()}
+        sought = {}
+        for link in reached:
+            end = reached[link]
+            for _ in range(MAX_LINK_CHAIN - 1):
+                if end not in reached:
+                    break
+                end = reached[end]
+            if end in reached:
+                raise WireError(
+                    link,
+                    f"its target {self._links[link]!r} leads in a circle or over more than {MAX_LINK_CHAIN} links",
+                )
+            if end and end not in self._directories:
+                sought[end] = link
+        return sought
+
+    def _resolve(self, link: str, to: str) -> str:
+        """Give the path in the tree that a link's target names; empty for the tree itself."""
+        lint_text(to)
+        if not to or to.startswith("/"):
+            raise WireError(link, f"its target {to!r} must be relative")
+        reached = posixpath.dirname(link)
+        for name in to.split("/"):
+            if name == "":
+                raise WireError(link, f"its target {to!r} has an empty component")
+            if name == ".":
+                continue
+            if reached and reached not in self._directories:
+                raise WireError(link, f"its target {to!r} passes through {reached!r}, which is no directory")
+            if name == ".." and not reached:
+                raise WireError(link, f"its target {to!r} leaves the tree")
+            reached = posixpath.dirname(reached) if name == ".." else posixpath.join(reached, name)
+        return reached
 
 
-def _resolve(link: Link, kinds: dict[str, Entry]) -> str:
-    """Give the path in the tree that a link's target names; empty for the tree itself."""
-    _lint_text(link.to)
-    if not link.to or link.to.startswith("/"):
-        raise WireError(link.p, f"its target {link.to!r} must be relative")
-    if any(name == "" for name in link.to.split("/")):
-        raise WireError(link.p, f"its target {link.to!r} has an empty component")
-    reached = posixpath.dirname(link.p)
-    for name in link.to.split("/"):
-        if name == ".":
-            continue
-        if reached and not isinstance(kinds.get(reached), Directory):
-            raise WireError(link.p, f"its target {link.to!r} passes through {reached!r}, which is no directory")
-        reached = _step(reached, name, link)
-    if reached and reached not in kinds:
-        raise WireError(link.p, f"its target {link.to!r} is not in the tree")
-    return reached
+def _read_entries(head: Head, numbered: Iterator[tuple[int, bytes]]) -> Iterator[Entry]:
+    count = 0
+    for number, line in numbered:
+        entry = _decode_line(line, number)
+        if isinstance(entry, Head):
+            raise _misplaced_head(number)
+        if count == head.entries:
+            raise WireError(f"manifest line {number}", "more entries than the head announces")
+        count += 1
+        yield entry
+    if count != head.entries:
+        raise WireError("manifest", f"has {count} entries where the head announces {head.entries}")
 
 
-def _step(reached: str, name: str, link: Link) -> str:
-    if name == "..":
-        if not reached:
-            raise WireError(link.p, f"its target {link.to!r} leaves the tree")
-        return posixpath.dirname(reached)
-    return posixpath.join(reached, name)
+def _decode_line(line: bytes, number: int) -> Head | Entry:
+    if len(line) > MAX_LINE_BYTES:
+        raise WireError(f"manifest line {number}", f"is longer than {MAX_LINE_BYTES} bytes")
+    try:
+        # the quick way for the many lines that have no version to be asked for
+        if not isinstance(value := _DECODER.decode(line), Head):
+            return value
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    return decode_document(line, _DECODER, f"manifest line {number}", MANIFEST_VERSION)
+
+
+def _misplaced_head(number: int) -> WireError:
+    return WireError(f"manifest line {number}", "the first line, and only it, must be the head")

@@ -17,13 +17,17 @@ Vo = NewType("Vo", str)
 Tag = NewType("Tag", str)
 Site = NewType("Site", str)
 Subcluster = NewType("Subcluster", str)
+HostGroup = NewType("HostGroup", str)
 ProbeName = NewType("ProbeName", str)
 
+DEFAULT_GROUP: Final = HostGroup("default")
+"""The host group of a site that has only one, and of every report that names none."""
 ARCHES: Final = ("aarch64", "noarch", "ppc64le", "x86_64")
 MAX_TAG_LEN: Final = 255
 
 # "(?!\n)" because Python's "$" also matches before a final newline; JSON Schema's does not.
 _END = r"$(?!\n)"
+_TAG_REST: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 COMPONENT_PATTERN: Final = r"^[a-z0-9][a-z0-9+._-]{0,63}" + _END
 VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9+._~]{0,63}" + _END
 PLATFORM_PATTERN: Final = (
@@ -39,6 +43,8 @@ VO_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}" + _END
 SUFFIX_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,180}" + _END
 SITE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}" + _END
 SUBCLUSTER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}" + _END
+GROUP_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}" + _END
+GLIBC_PATTERN: Final = r"^[0-9]{1,2}\.[0-9]{1,3}" + _END
 PROBE_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}(?:\.[A-Za-z0-9][A-Za-z0-9_-]{0,62}){1,8}" + _END
 
 _DIGITS_OR_LETTERS = re.compile(r"[0-9]+|[A-Za-z]+|~")
@@ -79,6 +85,11 @@ def parse_subcluster(text: str) -> Subcluster:
     return Subcluster(_match(SUBCLUSTER_PATTERN, text, "subcluster", "a host-like name, e.g. ce01.example.org"))
 
 
+def parse_host_group(text: str) -> HostGroup:
+    """Read a host group's name, e.g. ``el9-workers``."""
+    return HostGroup(_match(GROUP_PATTERN, text, "group", "letters, digits and . _ -, e.g. el9-workers"))
+
+
 def parse_probe_name(text: str) -> ProbeName:
     """Read a probe's reverse-DNS name, e.g. ``org.pps.wn.softver``."""
     return ProbeName(_match(PROBE_PATTERN, text, "probe", "a reverse-DNS name such as org.pps.wn.softver"))
@@ -97,9 +108,14 @@ def parse_tag(text: str, vo: Vo) -> Tag:
         raise WireError("tag", f"{text[:80]!r} is not a tag of VO {vo}: write {wanted}")
     if len(text) > MAX_TAG_LEN:
         raise WireError("tag", f"{text[:40]!r}… has {len(text)} characters, at most {MAX_TAG_LEN} are allowed")
-    if re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*" + _END, text[len(prefix) :]) is None:
+    if re.fullmatch(_TAG_REST, text[len(prefix) :]) is None:
         raise WireError("tag", f"{text!r} is not a valid tag: write {wanted}")
     return Tag(text)
+
+
+def tag_pattern(vo: Vo) -> re.Pattern[bytes]:
+    """Give what a tag of ``vo`` matches as a whole, but for its length: for lists of many thousands."""
+    return re.compile(re.escape(f"VO-{vo}-").encode() + _TAG_REST.encode())
 
 
 def expand_tag(suffix: str, vo: Vo) -> Tag:

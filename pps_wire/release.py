@@ -126,6 +126,25 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     files: Count
 
 
+class MirroredFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a pilot's repository has a release from: sha256 of that one's first root, version of its ``clients``."""
+
+    root_sha256: Sha256Text
+    clients_version: Count
+
+
+class Deltas(msgspec.Struct, frozen=True, kw_only=True):
+    """The pack of per-file deltas beside the artifact; the manifest says what lies where in it.
+
+    A reader that does not know ``format`` (see ``pps_wire/delta.py``) does without.
+    """
+
+    format: ShortText
+    path: _ArtifactPath
+    length: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARTIFACT_BYTES)]
+    sha256: Sha256Text
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A preview as its publisher describes it; lives in the ``custom`` of its TUF target."""
 
@@ -146,6 +165,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replaces: tuple[ReleaseIdText, ...] = ()
     expires_at: Moment | None = None
     references: tuple[ShortText, ...] = ()
+    deltas: Deltas | None = None
+    mirrored_from: MirroredFrom | None = None
 
     def __post_init__(self) -> None:
         for vo in self.vos:

@@ -4,6 +4,8 @@ A batch carries consecutive records of one *lane* (``live`` or ``backfill``) und
 (a new outbox is a new epoch). ``digest`` is the rolling digest of the lane before the batch's first
 record; it shows a restored outbox that numbers other records the same. The collector stores
 records it cannot read under their kind and never refuses a batch for one of them.
+
+Every body names the site's host group; an agent that knows none is the site's only one, ``default``.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ from typing import Annotated, ClassVar, Final
 
 import msgspec
 
+from pps_wire import names
 from pps_wire.document import MAX_INTEGER, FormatVersion, Moment, decode_document
 from pps_wire.release import Count, ProbeText, ReleaseIdText, ShortText, SiteText, SubclusterText, VoText
 
@@ -28,9 +31,18 @@ MAX_BODY_BYTES: Final = 16 * 1024**2
 AgentId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 EpochText = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 DigestText = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+GroupText = Annotated[names.HostGroup, msgspec.Meta(pattern=names.GROUP_PATTERN)]
+RequestId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
 KindText = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_.-]{0,63}$(?!\n)")]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
 DetailText = Annotated[str, msgspec.Meta(max_length=65_536)]
+
+
+StageText = Annotated[str, msgspec.Meta(pattern=r"^(?:[a-z][a-z-]{0,31})?$(?!\n)")]
+AWAITING_CONFIG: Final = "awaiting-config"
+"""A stage: installed, but configuration steps are open, so that it is neither current nor announced."""
+HANDED_OVER: Final = "handed-over"
+"""A stage: production has reached the release's version, so that it goes, or stays out."""
 
 
 class Lane(Enum):
@@ -72,8 +84,36 @@ class TagState(Enum):
     REMOVED = "removed"
 
 
+class Cause(Enum):
+    """Why a result is what it is. Only a ``verdict`` is the probe's own word; all others are UNKNOWN."""
+
+    VERDICT = "verdict"
+    REQUIREMENT = "requirement"
+    """Something it needs is missing: it was not started."""
+    DEPENDENCY = "dependency"
+    """What it depends on is not OK: it was not started."""
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    """Ended by a signal or by a limit."""
+    FAULT = "fault"
+    """It could not be started, or its exit code or output cannot be read."""
+    LOST = "lost"
+    """What ran it ended before it did."""
+    MISSED = "missed"
+    """It was due and did not run, or the run before still lasted."""
+    STALE = "stale"
+    """Nobody renewed the last result in time."""
+
+
 class ProbeBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of a ``probe`` record; ``release`` empty means the production client."""
+    """Body of a ``probe`` record; ``release`` empty means the production client.
+
+    ``host`` is where it ran. ``partial`` ones are single nodes' answers; what they amount to together is a
+    result of its own.
+    ``hard`` False: the state may change with the next attempt. ``digest`` is the probe's own, ``client``
+    the version it tested, ``parent`` the probe whose run reported this metric. Performance data is text of
+    monitoring plugins. Times in seconds, sizes in bytes.
+    """
 
     KIND: ClassVar[str] = "probe"
     probe: ProbeText
@@ -83,10 +123,31 @@ class ProbeBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     details: DetailText = ""
     duration_s: float
     host: ShortText = ""
+    group: GroupText = names.DEFAULT_GROUP
+    cause: Cause = Cause.VERDICT
+    perfdata: DetailText = ""
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)] = 1
+    hard: bool = True
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    truncated_bytes: Count = 0
+    output_bytes: Count = 0
+    leftovers_killed: Count = 0
+    cpu_s: float = 0.0
+    max_rss_bytes: Count = 0
+    digest: ShortText = ""
+    client: ShortText = ""
+    parent: ProbeText | None = None
+    partial: bool = False
 
 
 class ReleaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of a ``release`` record: a release's state at the site and why."""
+    """Body of a ``release`` record: a release's state at the site and why.
+
+    ``stage`` is a finer word than the state, e.g. ``awaiting-config`` or ``handed-over``. It is no member
+    of the state's set, so that a reader that does not know it still has the state.
+    """
 
     KIND: ClassVar[str] = "release"
     release: ReleaseIdText
@@ -95,10 +156,17 @@ class ReleaseBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     state: ReleaseState
     reason: ShortText = ""
     current: bool = False
+    stage: StageText = ""
+    group: GroupText = names.DEFAULT_GROUP
 
     def __post_init__(self) -> None:
         if (self.component or self.version) and not self.release.startswith(f"{self.component}-{self.version}-"):
             raise ValueError(f"component and version do not belong to {self.release}")
+
+    @property
+    def word(self) -> str:
+        """The stage where this reader knows it, else the state."""
+        return self.stage if self.stage in (AWAITING_CONFIG, HANDED_OVER) else self.state.value
 
 
 class TagBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,10 +178,25 @@ class TagBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subcluster: SubclusterText
     state: TagState
     release: ReleaseIdText | None = None
+    group: GroupText = names.DEFAULT_GROUP
+
+
+class LogHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a log that is a chain: how many lines it has, and the last one's digest.
+
+    A log that has as many lines or more later and another digest at this place was rewritten.
+    """
+
+    lines: Count
+    digest: DigestText
 
 
 class RoundBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of a ``round`` record: one reconcile round in a line; also the sign of life."""
+    """Body of a ``round`` record: one reconcile round in a line; also the sign of life.
+
+    A site that is ``observing`` changes nothing; ``would`` counts the actions it would have done now. ``tag_logs``
+    are the logs of changes of tags, by VO.
+    """
 
     KIND: ClassVar[str] = "round"
     round: ShortText
@@ -124,10 +207,36 @@ class RoundBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_version: ShortText
     single_user: bool = False
     paused: bool = False
+    observing: bool = False
+    would: Count = 0
+    group: GroupText = names.DEFAULT_GROUP
+    tag_logs: Annotated[dict[VoText, LogHead], msgspec.Meta(max_length=1000)] = {}
 
 
-Body = ProbeBody | ReleaseBody | TagBody | RoundBody
-BODIES: Final[dict[str, type[Body]]] = {body.KIND: body for body in (ProbeBody, ReleaseBody, TagBody, RoundBody)}
+class RequestState(Enum):
+    """What an agent made of one request."""
+
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"
+    LOST = "lost"
+    """The agent ended while it carried it out; it is not tried again."""
+
+
+class RequestBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of a ``request`` record: what became of a request; a probe's result is a record of its own."""
+
+    KIND: ClassVar[str] = "request"
+    request: RequestId
+    state: RequestState
+    reason: ShortText = ""
+    group: GroupText = names.DEFAULT_GROUP
+
+
+Body = ProbeBody | ReleaseBody | TagBody | RoundBody | RequestBody
+BODIES: Final[dict[str, type[Body]]] = {
+    body.KIND: body for body in (ProbeBody, ReleaseBody, TagBody, RoundBody, RequestBody)
+}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

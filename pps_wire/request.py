@@ -16,14 +16,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pps_wire.document import FormatVersion, Moment, decode_document
 from pps_wire.errors import WireError
 from pps_wire.release import ProbeText, ReleaseIdText, ShortText, SiteText, VoText
+from pps_wire.report import RequestId
 
 PAYLOAD_TYPE: Final = "application/vnd.pps.request+json"
 REQUEST_VERSION: Final = 1
+API_VERSION: Final = 1
+"""Of ``GET /v1/requests``, whose answer carries no ``v``."""
 FLEET_VERSION: Final = 1
+MAX_REQUESTS: Final = 100
+"""Envelopes in one answer."""
 FLEET_KEYS_PATH: Final = "fleet/keys.json"
 """TUF target, signed by the delegated role ``fleet``, that lists the request-signing keys."""
 
-RequestId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
+_ArgumentName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$(?!\n)")]
+_ArgumentText = Annotated[str, msgspec.Meta(max_length=1024)]
 _KeyId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
@@ -51,6 +57,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     release: ReleaseIdText | None = None
     vo: VoText | None = None
     reason: ShortText = ""
+    arguments: Annotated[dict[_ArgumentName, _ArgumentText], msgspec.Meta(max_length=32)] = {}
+    """For the probe, by the names in its own schema; see ``probe.toml``."""
+
+
+class Inbox(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v1/requests``: envelopes after the caller's cursor, oldest first, and the next cursor.
+
+    Each envelope stays undecoded, so that a bad one harms no other. The collector repeats what is neither answered
+    nor past its deadline to a caller without a cursor; the agent executes each id once.
+    """
+
+    cursor: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    requests: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_REQUESTS)] = []
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -84,6 +103,7 @@ class FleetKeys(msgspec.Struct, frozen=True, kw_only=True):
 
 _REQUEST = msgspec.json.Decoder(Request)
 _ENVELOPE = msgspec.json.Decoder(Envelope)
+_INBOX = msgspec.json.Decoder(Inbox)
 _FLEET_KEYS = msgspec.json.Decoder(FleetKeys)
 
 
@@ -105,6 +125,11 @@ def open_request(raw: bytes, keys: Mapping[str, Ed25519PublicKey]) -> Request:
     if not any(_verifies(envelope.payload, signature, keys) for signature in envelope.signatures):
         raise WireError("request", "no signature of a key that the fleet role lists")
     return decode_document(envelope.payload, _REQUEST, "request", REQUEST_VERSION)
+
+
+def parse_inbox(raw: bytes) -> Inbox:
+    """Read the collector's answer to a look for requests. Raises: WireError and nothing else, for any bytes."""
+    return decode_document(raw, _INBOX, "requests", API_VERSION)
 
 
 def parse_fleet_keys(raw: bytes) -> FleetKeys:

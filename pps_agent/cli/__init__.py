@@ -11,10 +11,10 @@ def main() -> None:
 
         try:
             print(f"pps-agent {__version__}", flush=True)
-        except BrokenPipeError:
-            # The reader went away: nothing to say to it, and nothing for the interpreter to flush at its end.
+        except OSError as exc:
+            # A reader that went away is told nothing, and the interpreter has nothing to flush at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            sys.exit(1 if isinstance(exc, BrokenPipeError) else f"pps-agent: error: standard output: {exc.strerror}")
         return
     from pps_agent.cli.app import run
 

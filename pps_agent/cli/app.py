@@ -1,7 +1,5 @@
 """The command group: names and one-line helps here, bodies loaded only when called."""
 
-import importlib
-import io
 import os
 import sys
 from typing import Any, Final
@@ -9,6 +7,8 @@ from typing import Any, Final
 import click
 
 from pps_agent import __version__
+from pps_agent.cli.lazy import LazyGroup
+from pps_agent.cli.stdout import checked_stdout
 from pps_agent.errors import AgentError, exit_code_of
 from pps_wire.errors import WireError
 
@@ -19,7 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "plan": ("rounds", "Show what a round would do now; change nothing."),
     "run": ("rounds", "Run as a daemon: rounds by the clock until told to stop."),
     "status": ("status", "Show this site's state in one page."),
-    "release": ("release", "List, show, accept or decline releases."),
+    "release": ("release", "Releases at this site: look, decide, use, mend."),
     "probe": ("probe", "List probes, or run one."),
     "tag": ("tag", "List, add, remove or print VO tags."),
     "outbox": ("outbox", "Show or send the results that wait for the collector."),
@@ -28,47 +28,24 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "resume": ("resolve", "Undo pause or leave."),
     "leave": ("resolve", "Untag, drain and remove every release."),
     "enrol": ("enrol", "Get this site's certificate from the collector with a one-time token."),
+    "node-run": ("node_run", "Run a node's probes from a request file, as a job does."),
     "job": ("job", "One heavy step as a child process (used by the agent itself)."),
 }
-_HIDDEN: Final = {"job"}
 
 
-class LazyGroup(click.Group):
-    """Lists the commands without importing them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Give the names in reading order."""
-        return [name for name in COMMANDS if name not in _HIDDEN]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        """Import and give one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"pps_agent.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command named; suggest the nearest one when there is none."""
-        if args and args[0] not in COMMANDS:
-            import difflib  # only on the way to an error
-
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else " See pps-agent --help."
-            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands from the one-line helps."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup,
+    table=COMMANDS,
+    hidden={"job"},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
-    "--config", default=DEFAULT_CONFIG, show_default=True, help="Settings file; conf.d/*.toml beside it adds."
+    "--config",
+    default=DEFAULT_CONFIG,
+    envvar="PPS_AGENT_CONFIG",
+    show_default=True,
+    show_envvar=True,
+    help="Settings file; conf.d/*.toml beside it adds.",
 )
 @click.version_option(__version__, prog_name="pps-agent", message="%(prog)s %(version)s")
 @click.pass_context
@@ -86,9 +63,11 @@ def run(arguments: list[str] | None = None) -> int:
     # Store, tags and environments are for others to read, whatever the caller's umask; what is
     # private (identity, state directory) states its mode where it is made.
     os.umask(0o022)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show is no reason to fail
+    with checked_stdout():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         result: Any = app.main(arguments, prog_name="pps-agent", standalone_mode=False)
     except click.ClickException as exc:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from pps_agent.cli import context
-from pps_agent.settings_file import Loaded, describe_fields
+from pps_agent.settings_file import Loaded, describe_fields, describe_tables
 
 
 @click.group()
@@ -43,6 +43,11 @@ def _effective(loaded: Loaded) -> list[tuple[str, str, Any, str]]:
     for section, field, _ in describe_fields():
         value = getattr(getattr(loaded.settings, section), field.name)
         rows.append((section, field.name, value, loaded.origins.get(f"{section}.{field.name}", "default")))
+    for section, field, _ in describe_tables():
+        for name, table in getattr(loaded.settings, section).items():
+            where = f"{section}.{name}"
+            origin = loaded.origins.get(f"{where}.{field.name}", "default")
+            rows.append((where, field.name, getattr(table, field.name), origin))
     return rows
 
 

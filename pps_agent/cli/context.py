@@ -66,5 +66,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as wide as their widest cell, the last one free."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            cell.replace("\n", "\N{REPLACEMENT CHARACTER}").ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
         print_line("  ".join(cells).rstrip())

@@ -17,6 +17,7 @@ from pps_agent.state import (
     Switch,
     Undrain,
 )
+from pps_wire.report import AWAITING_CONFIG
 
 
 def describe_action(action: Action) -> dict[str, Any]:
@@ -87,15 +88,24 @@ def describe_result(result: ProbeResult) -> dict[str, Any]:
     }
 
 
+def next_command(standing: Standing) -> str | None:
+    """Give the command that a release waits for; None when it waits for none."""
+    if standing.stage != AWAITING_CONFIG:
+        return None
+    return f"pps-agent release acknowledge {standing.release} {standing.open_steps[0]}"
+
+
 def describe_standing(standing: Standing) -> dict[str, Any]:
     """Give where one release stands."""
     return {
         "release": standing.release,
         "component": standing.component,
         "version": standing.version,
-        "state": standing.state.value,
+        "state": standing.word,
         "reason": standing.reason,
         "current": standing.current,
+        "open_steps": list(standing.open_steps),
+        "next_command": next_command(standing),
         "probes": {
             name: {"status": seen.status.name, "at": seen.at.isoformat(), "summary": seen.summary}
             for name, seen in standing.probes

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from pps_agent.cli import context
+from pps_agent.enrolment import enrol as enrol_site
 from pps_agent.errors import ConfigError
-from pps_agent.identity import enrol as enrol_site
 from pps_agent.identity import load_identity
 
 

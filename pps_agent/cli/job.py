@@ -9,22 +9,41 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from pps_agent.cli import context
+from pps_agent.database import open_database
 from pps_agent.errors import AgentError, ConfigError
-from pps_agent.fetch import Fetcher
-from pps_agent.install import Progress
+from pps_agent.filling import Progress
+from pps_agent.identity import load_identity
 from pps_agent.install import install as install_release
-from pps_agent.jobs import Expected, InstallReply, PublishedReply, RefreshReply, describe_error
+from pps_agent.jobs import (
+    Expected,
+    InstallReply,
+    PublishedReply,
+    RefreshReply,
+    ReportReply,
+    RequestReply,
+    describe_error,
+)
+from pps_agent.mirror_source import MirrorSource
+from pps_agent.mirrors import Mirrors, open_mirrors
+from pps_agent.outbox import Outbox
+from pps_agent.register import register
+from pps_agent.settings import Settings
+from pps_agent.site import Site
 from pps_agent.state import Offer, ReleaseSet, Unknown
 from pps_agent.store import Store
-from pps_agent.transfer import HttpSource, fetch_manifest
+from pps_agent.transfer import fetch_manifest
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag
+
+if TYPE_CHECKING:
+    from pps_agent.inbox import Handled
+    from pps_agent.trust import Trust
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -52,26 +71,33 @@ def _die_with(parent: int) -> None:
 def refresh(offline: bool) -> None:
     """Verify the repository's newest metadata, or fall back to the last good."""
     # The TUF client costs 200 ms, which the other jobs need not pay.
-    from pps_agent.trust import Trust
+    from pps_agent.trust import Trust, UnkeptError
 
     settings = context.settings()
     now = datetime.now(UTC)
     offered: ReleaseSet | Unknown
     failure = None
-    with Fetcher(settings.repository.timeout_s) as fetcher:
+    with _open_mirrors(settings) as mirrors:
         try:
             root = _load_root(settings.repository.root)
         except ConfigError as exc:
             return _reply(RefreshReply(unknown=str(exc), failure=describe_error(exc)))
-        trust = Trust(settings.paths.state / "tuf", root, settings.repository.url, fetcher)
+        trust = Trust(settings.paths.state / "tuf", root, mirrors)
         try:
             offered = trust.load(now) if offline else trust.refresh(now)
         except AgentError as exc:
             failure = describe_error(exc)
-            offered = trust.load(now)
+            offered = _refresh_aside(trust, now) if isinstance(exc, UnkeptError) else trust.load(now)
     if isinstance(offered, Unknown):
         return _reply(RefreshReply(unknown=offered.reason, failure=failure))
     return _reply(RefreshReply(offered=offered, failure=failure))
+
+
+def _refresh_aside(trust: "Trust", now: datetime) -> ReleaseSet | Unknown:
+    try:
+        return trust.refresh_aside(now)
+    except (AgentError, OSError):  # the first error is the one to tell
+        return trust.load(now)
 
 
 @job.command()
@@ -79,14 +105,20 @@ def install() -> None:
     """Install the release of the verified offer on stdin."""
     settings = context.settings()
     offer = msgspec.json.decode(sys.stdin.buffer.read(), type=Offer)
-    url = settings.repository.url.rstrip("/")
     try:
-        with Fetcher(settings.repository.timeout_s) as fetcher:
-            signed = fetch_manifest(fetcher, url, offer)
+        with _open_mirrors(settings) as mirrors:
+            signed = fetch_manifest(mirrors, offer)
+            if settings.store.kind == "cvmfs":
+                store = Store(settings.paths.store, settings.store.trees)
+                return _reply(InstallReply(facts=asdict(register(store, offer, signed))))
             artifact = offer.release.artifact
-            source = HttpSource(fetcher, f"{url}/{artifact.path}", artifact.length)
+            source = MirrorSource(mirrors, artifact.path, artifact.length)
+            deltas = offer.release.deltas
+            pack = MirrorSource(mirrors, deltas.path, deltas.length) if deltas is not None else None
+            store = Store(settings.paths.store, settings.store.trees)
             with _progress(offer.release.id) as progress:
-                facts = install_release(Store(settings.paths.store), offer, signed, source, settings.store, progress)
+                facts = install_release(store, offer, signed, source, settings.store, progress, pack)
+            mirrors.log_served()
     except (AgentError, WireError) as exc:
         _reply(InstallReply(failure=describe_error(exc)))
     else:
@@ -122,6 +154,55 @@ def published() -> None:
         _reply(PublishedReply(tags=tags))
 
 
+@job.command()
+def report() -> None:
+    """Send the collector what waits in the outbox."""
+    from pps_agent.report import send_outbox  # with requests, which the other jobs need not load
+
+    settings = context.settings()
+    try:
+        identity = load_identity(settings)
+        if identity is None or not settings.collector.url:
+            return _reply(ReportReply())
+        path = settings.paths.state / "state.db"
+        with contextlib.closing(open_database(path, settings.paths.journal)) as database:
+            outbox = Outbox(database, identity.agent, identity.site)
+            sent = send_outbox(outbox, identity, settings.collector, datetime.now(UTC))
+    except AgentError as exc:
+        return _reply(ReportReply(failure=describe_error(exc)))
+    return _reply(ReportReply(acknowledged=sent.acknowledged, batches=sent.batches, wire_bytes=sent.wire_bytes))
+
+
+@job.command("requests")
+@click.option("--once", is_flag=True, help="Look once, without waiting.")
+def serve_requests(once: bool) -> None:
+    """Carry out the collector's requests until the parent ends; one JSON document a line for each."""
+    from pps_agent.request_service import RequestService  # with the TUF client, as above
+    from pps_agent.trust import Trust
+
+    settings = context.settings()
+
+    def say(handled: "Handled") -> None:
+        request = handled.request.id if handled.request is not None else ""
+        _reply(RequestReply(request=request, state=handled.state, reason=handled.reason))
+
+    with contextlib.closing(Site(settings, context.config_path())) as site, _open_mirrors(settings) as mirrors:
+        trust = Trust(settings.paths.state / "tuf", _load_root(settings.repository.root), mirrors)
+        service = RequestService(site, trust, say)
+        service.look(0) if once else service.serve()
+
+
+@contextlib.contextmanager
+def _open_mirrors(settings: Settings) -> Iterator[Mirrors]:
+    if settings.repository.mirrors:
+        # Only several mirrors have something to log: structlog costs a third of a child's start.
+        from pps_agent.log import start_logging
+
+        start_logging()  # on stderr: stdout is the reply's
+    with open_mirrors(settings.repository, settings.paths.cache) as mirrors:
+        yield mirrors
+
+
 @contextlib.contextmanager
 def _progress(release: str) -> Iterator[Progress | None]:
     """Show a progress bar on a person's terminal, nothing elsewhere."""
@@ -144,6 +225,6 @@ def _load_root(path: Path) -> bytes:
         raise ConfigError([f"{path}: {exc.strerror}; get root.json from the publisher, see repository.root"]) from exc
 
 
-def _reply(reply: RefreshReply | InstallReply | PublishedReply) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(reply))
+def _reply(reply: RefreshReply | InstallReply | PublishedReply | ReportReply | RequestReply) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
     sys.stdout.flush()

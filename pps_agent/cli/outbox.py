@@ -55,4 +55,4 @@ def flush(dry_run: bool, output: str) -> None:
 def _open(settings: Settings) -> Outbox:
     identity = load_identity(settings)
     agent = identity.agent if identity is not None else ""
-    return Outbox(open_database(settings.paths.state / "state.db"), agent, settings.site.name)
+    return Outbox(open_database(settings.paths.state / "state.db", settings.paths.journal), agent, settings.site.name)

@@ -51,7 +51,7 @@ def _history(*, dry_run: bool) -> Iterator[History | None]:
     if dry_run:
         yield None
         return
-    with contextlib.closing(open_database(settings.paths.state / "state.db")) as database:
+    with contextlib.closing(open_database(settings.paths.state / "state.db", settings.paths.journal)) as database:
         yield History(database)
 
 

@@ -1,6 +1,7 @@
 """Lay a release's overlay over what the site sets: pure."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +96,19 @@ def process_environment(composed: Composed) -> dict[str, str]:
     return variables
 
 
+def extend_environment(environment: Mapping[str, str], composed: Composed) -> dict[str, str]:
+    """Give a process's own environment with the release in front, as sourcing ``env.sh`` in it does."""
+    lists = {
+        name: ":".join([*entries, *(item for item in _items(environment.get(name, "")) if item not in entries)])
+        for name, entries in composed.prepend.items()
+    }
+    return {**environment, **composed.assign, **lists}
+
+
+def _items(value: str) -> list[str]:
+    return value.split(":") if value else []
+
+
 def _check_overlay(overlay: Overlay) -> None:
     for name in (*overlay.prepend, *overlay.assign):
         if _LOADER.match(name) or _SECRET.match(name) or _PERSONAL.match(name):
@@ -104,6 +118,20 @@ def _check_overlay(overlay: Overlay) -> None:
     for name in overlay.assign:
         if name in overlay.prepend or name in _LISTS:
             raise WireError("environment", f"{name} is a list: the publisher must prepend to it, not assign it")
+
+
+def production_variables(captured: Captured) -> dict[str, str]:
+    """Give the environment of the production client as probes may have it: the site's, without secrets and shell code.
+
+    LD_LIBRARY_PATH stays: it is how many sites' own clients find their libraries.
+    """
+    return {name: value for name, value in captured.variables.items() if _is_productions(name, value)}
+
+
+def _is_productions(name: str, value: str) -> bool:
+    if _NAME.match(name) is None or "\0" in value or _SECRET.match(name.upper()) or _PERSONAL.match(name.upper()):
+        return False
+    return name == "LD_LIBRARY_PATH" or _LOADER.match(name.upper()) is None
 
 
 def _is_inheritable(name: str, value: str, *, is_list: bool) -> bool:

@@ -1,8 +1,13 @@
-"""Write a composed environment for shells and modules: pure text, one quoting function for each syntax."""
+"""Write a composed environment for shells, modules, ARC jobs and containers: pure text.
 
+One quoting function for each syntax.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pps_agent.environment.values import Composed
+from pps_agent.errors import SiteError
 
 # Puts $2 at the head of the colon-separated list named $1, and takes it out of the rest of it.
 _LEAD: Final = """\
@@ -21,16 +26,30 @@ __pps_lead() {
 }
 """
 
+# Directories a container needs besides the tree: without trust anchors no service can be checked.
+_BOUND: Final = ("X509_CERT_DIR", "X509_VOMS_DIR", "X509_VOMSES")
+_BIND: Final = """\
+__pps_bind={bind}
+case ",${{APPTAINER_BINDPATH-}}," in
+    *",$__pps_bind,"*) ;;
+    *) export APPTAINER_BINDPATH="$__pps_bind${{APPTAINER_BINDPATH:+,$APPTAINER_BINDPATH}}" ;;
+esac
+"""
+
 
 def render_sh(composed: Composed) -> str:
     """Give ``env.sh`` for sh, dash, bash, ksh and zsh. Sourcing it twice is the same as once.
 
     It runs no program and leaves nothing behind but the variables.
     """
+    return f"# Written by pps-agent; source it, sh and its kin. Changes are lost.\n{_sh_body(composed)}"
+
+
+def _sh_body(composed: Composed) -> str:
     assignments = "".join(f"export {name}={quote_sh(value)}\n" for name, value in composed.assign.items())
     leads = "".join(_leads(composed, name) for name in composed.prepend)
     lists = f"{_LEAD}{leads}unset -f __pps_lead\nunset __pps_rest __pps_list __pps_item\n" if leads else ""
-    return f"# Written by pps-agent; source it, sh and its kin. Changes are lost.\n{assignments}{lists}"
+    return assignments + lists
 
 
 def render_csh(composed: Composed) -> str:
@@ -76,6 +95,50 @@ def render_modulefile(composed: Composed) -> str:
         for entry in reversed(entries)
     ]
     return "".join(lines)
+
+
+def render_rte(composed: Composed) -> str:
+    """Give an ARC runtime environment script. It acts in stage 1, on the node before the job, and in no other.
+
+    Source: ARC RunTimeEnvironment interface (stage 0 at submission, 1 before, 2 after the job).
+    """
+    return (
+        f"# description: preview {composed.release}\n"
+        "# Written by pps-agent. Changes are lost.\n"
+        f'if [ "x$1" = "x1" ]; then\n{_sh_body(composed)}fi\n'
+    )
+
+
+def render_apptainer(composed: Composed) -> str:
+    """Give sh text to be evaluated before ``apptainer exec``: binds the tree, and trust anchors, read-only.
+
+    Inside, the release's entries lead PATH; other lists are set to the release's and the site's.
+    Evaluating it twice is the same as once. Raises: SiteError for a path that cannot be bound.
+    Source: Apptainer user guide, "Environment and Metadata" and "Bind Paths and Mounts".
+    """
+    anchors = (composed.assign.get(name, "") for name in _BOUND)
+    paths = dict.fromkeys([str(composed.tree), *(path for path in anchors if path.startswith("/"))])
+    lines = ["# Written by pps-agent; evaluate it, then run: apptainer exec IMAGE COMMAND\n"]
+    for path in paths:
+        if "," in path or ":" in path:
+            raise SiteError(f"{path}: a path with ',' or ':' cannot be bound into a container; move it")
+        lines.append(_BIND.format(bind=quote_sh(f"{path}:{path}:ro")))
+    lines.append("unset __pps_bind\n")
+    lines += [f"export APPTAINERENV_{name}={quote_sh(value)}\n" for name, value in composed.assign.items()]
+    for name, entries in composed.prepend.items():
+        variable = "PREPEND_PATH" if name == "PATH" else name
+        lines.append(f"export APPTAINERENV_{variable}={quote_sh(':'.join(entries))}\n")
+    return "".join(lines)
+
+
+RENDERERS: Final[Mapping[str, Callable[[Composed], str]]] = {
+    "sh": render_sh,
+    "csh": render_csh,
+    "modulefile": render_modulefile,
+    "rte": render_rte,
+    "apptainer": render_apptainer,
+}
+"""What ``release env --shell`` can give."""
 
 
 def quote_sh(text: str) -> str:

@@ -1,97 +1,116 @@
-"""The probes a site has: each a directory with ``probe.toml`` and an executable ``run``.
+"""The probes a site has: shipped ones, its own, and those a release carries. One bad probe stops no other.
 
-::
+A probe is a directory with ``probe.toml`` (see ``definition_file.py``) and a program ``run``. One that
+somebody else could change, that is not as it was installed or approved, or that claims another's name is
+refused: it is kept in the catalogue with the reason, and asking for it gives that reason.
 
-    [probe]
-    name = "org.pps.se.xroot"              # reverse DNS
-    aliases = ["se.xroot"]
-    version = "1"
-    summary = "put, checksum, get, compare and remove a file"
-    service_type = "SE"
-    where = "node"                         # node: where jobs run; head: where the agent runs
-    timeout_s = 60
-    interval_s = 3600                      # optional
-
-    [requires]
-    commands = ["xrdcp"]                   # missing: UNKNOWN without a start
-    [requires.variables]
-    PPS_SE_XROOT = "root://host:port//directory it may write in"
-
-    [env]                                  # variables it takes if they are set, and what they mean
-    [limits]                               # cpu_s, memory_bytes, files, file_bytes, processes
+What "as it was installed" means: a directory with ``SHA256SUMS`` is judged by that list. A site's own
+directory without one is judged by the digests in state.db: the agent notes a probe's when it first runs it,
+``pps-agent probe approve`` notes the one that is there now. A release's probes are judged by its manifest.
 """
 
-import difflib
-import grp
-import os
-import pwd
-import re
-import stat
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pps_agent.errors import ConfigError
-from pps_agent.probes.protocol import LIMIT_NAMES, MAX_TIMEOUT_S
-from pps_wire.errors import WireError
-from pps_wire.names import ProbeName, parse_probe_name
+from pps_agent.probes.definition import ProbeDefinition
+from pps_agent.probes.directory import METADATA, PROGRAM, Read, find_unsafe_way, foreign_hand, mark_of, read_probe
+from pps_agent.probes.sums import MAX_SUMS_BYTES, SUMS, find_difference, parse_sums
+from pps_wire.names import ProbeName
 
-DEFAULT_TIMEOUT_S: Final = 60
-DEFAULT_LIMITS: Final[Mapping[str, int]] = {
-    "cpu_s": 120,
-    "memory_bytes": 4 * 1024**3,
-    "files": 1024,
-    "file_bytes": 1024**3,
-    "processes": 512,
-}
 INSTALLED: Final = Path("/usr/libexec/pps-agent/probes")
 
-_ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}", re.ASCII)
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("probe", "requires", "env", "limits"),
-    "probe": ("name", "aliases", "version", "summary", "service_type", "where", "timeout_s", "interval_s"),
-    "requires": ("commands", "variables"),
-    "limits": LIMIT_NAMES,
-}
-_MAX_METADATA_BYTES: Final = 64 * 1024
+
+class Origin(Enum):
+    """Where a probe came from."""
+
+    SHIPPED = "shipped"
+    SITE = "site"
+    RELEASE = "release"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeDefinition:
-    """One installed probe. ``variables`` must be set, ``env`` may be: name → what it means."""
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A probe that is there and must not run. ``names``: what it claims to be called; ``digest``: '' if not read."""
 
-    name: ProbeName
-    run: Path
-    aliases: tuple[str, ...] = ()
-    version: str = ""
-    summary: str = ""
-    service_type: str = ""
-    where: str = "node"
-    timeout_s: int = DEFAULT_TIMEOUT_S
-    interval_s: int | None = None
-    commands: tuple[str, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    limits: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_LIMITS))
+    path: Path
+    names: tuple[str, ...]
+    faults: tuple[str, ...]
+    digest: str = ""
+    origin: Origin = Origin.SITE
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether this is the probe meant; one whose metadata cannot be read is known by its directory."""
+        return name in self.names or name == self.path.name or (not self.names and name.endswith(f".{self.path.name}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All installed probes, in the order of their names."""
+    """All probes, in the order of their names; ``faults`` are those of whole directories.
+
+    ``unrecorded``: site probes whose digest no record holds, since they were never run here. ``reads``: what was
+    read of each directory.
+    """
 
     definitions: tuple[ProbeDefinition, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    faults: tuple[str, ...] = ()
+    origins: Mapping[ProbeName, Origin] = field(default_factory=dict)
+    unrecorded: frozenset[ProbeName] = frozenset()
+    reads: Mapping[Path, Read] = field(default_factory=dict, repr=False)
+    _by_name: Mapping[str, ProbeDefinition] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", _names(self.definitions))
 
     def find(self, name: str) -> ProbeDefinition | None:
-        """Give the probe with this name or alias, or None when it is not installed."""
-        return next((d for d in self.definitions if name == d.name or name in d.aliases), None)
+        """Give the probe with this name or alias, or None when there is none that may run."""
+        return self._by_name.get(name)
 
     def closest(self, name: str) -> str:
         """Give the name or alias nearest to a mistyped one; empty when none is near."""
-        names = [known for d in self.definitions for known in (d.name, *d.aliases)]
-        return next(iter(difflib.get_close_matches(name, names, 1)), "")
+        import difflib  # only on the way to an error
+
+        return next(iter(difflib.get_close_matches(name, self._by_name, 1)), "")
+
+    def why_not(self, name: str) -> str:
+        """Tell why there is no probe of this name to run, and what to do."""
+        for refused in self.refused:
+            if refused.is_called(name):
+                more = f" (and {len(refused.faults) - 1} more: see pps-agent probe lint)" * (len(refused.faults) > 1)
+                return f"the probe {name} is refused: {refused.faults[0]}{more}"
+        close = self.closest(name)
+        hint = f"; did you mean {close}?" if close else ""
+        return f"the probe {name} is not installed here: see pps-agent probe list and paths.probes{hint}"
+
+    def all_faults(self) -> tuple[str, ...]:
+        """Give every fault of every directory and probe."""
+        return (*self.faults, *(fault for refused in self.refused for fault in refused.faults))
+
+    def merge(self, carried: "Catalogue") -> "Catalogue":
+        """Add the probes that a release carries. One with a name that is taken is refused: the installed one stays."""
+        kept, refused = list(self.definitions), [*self.refused, *carried.refused]
+        origins, taken = dict(self.origins), dict(self._by_name)
+        for definition in carried.definitions:
+            if clash := _find_clash(definition, taken):
+                refused.append(_refuse(definition, clash, Origin.RELEASE))
+            else:
+                kept.append(definition)
+                origins[definition.name] = Origin.RELEASE
+                taken |= _names((definition,))
+        kept.sort(key=lambda definition: definition.name)
+        faults = (*self.faults, *carried.faults)
+        reads = {**self.reads, **carried.reads}
+        return Catalogue(tuple(kept), tuple(refused), faults, origins, self.unrecorded, reads)
+
+    def find_change(self, definition: ProbeDefinition) -> str:
+        """Tell what happened to a probe's files since they were read; empty when nothing did. A few stat(2)."""
+        read = self.reads.get(definition.run.parent)
+        if read is None or mark_of(read.path) == read.mark:
+            return ""
+        return f"the probe {definition.name} is refused: {read.path} was changed since it was read, a moment ago"
 
 
 def shipped_directory() -> Path:
@@ -100,176 +119,143 @@ def shipped_directory() -> Path:
     return beside if beside.is_dir() else INSTALLED
 
 
-def load_catalogue(directories: Iterable[Path] = ()) -> Catalogue:
-    """Read all probes below these directories (none given: the shipped ones).
+def load_catalogue(
+    directories: Iterable[Path] = (),
+    *,
+    approved: Mapping[ProbeName, str] | None = None,
+    shipped: bool = True,
+    previous: Catalogue | None = None,
+) -> Catalogue:
+    """Read the shipped probes and those below these directories, a site's own. Raises nothing: faults are kept.
 
-    A probe that somebody else could change is refused. Raises: ConfigError with all faults.
+    ``approved``: the digests on record of site probes. ``previous``: an earlier catalogue; what looks as it
+    did then is not read again.
     """
-    faults: list[str] = []
-    definitions: dict[str, ProbeDefinition] = {}
-    for directory in tuple(directories) or (shipped_directory(),):
-        for path in _probe_directories(directory, faults):
-            definition = _load_probe(path, faults)
-            for name in (definition.name, *definition.aliases) if definition else ():
-                other = definitions.get(name)
-                if definition is not None and other is not None:
-                    faults.append(f"{path}: {name} is also the name of {other.run.parent}: rename or remove one")
-                elif definition is not None:
-                    definitions[name] = definition
-    if faults:
-        raise ConfigError(faults)
-    unique = {definition.name: definition for definition in definitions.values()}
-    return Catalogue(tuple(unique[name] for name in sorted(unique)))
+    gathered = _Gathered(dict(approved or {}), previous.reads if previous else {})
+    if shipped:
+        gathered.add_directory(shipped_directory(), Origin.SHIPPED)
+    for directory in directories:
+        gathered.add_directory(directory, Origin.SITE)
+    return gathered.catalogue()
+
+
+class _Gathered:
+    """What was found so far: the first probe of a name keeps it."""
+
+    def __init__(self, approved: Mapping[ProbeName, str], known: Mapping[Path, Read]) -> None:
+        self._approved, self._known = approved, known
+        self._definitions: dict[ProbeName, ProbeDefinition] = {}
+        self._taken: dict[str, ProbeDefinition] = {}
+        self._origins: dict[ProbeName, Origin] = {}
+        self._refused: list[Refused] = []
+        self._faults: list[str] = []
+        self._unrecorded: set[ProbeName] = set()
+        self._reads: dict[Path, Read] = {}
+
+    def catalogue(self) -> Catalogue:
+        definitions = tuple(self._definitions[name] for name in sorted(self._definitions))
+        refused, faults = tuple(self._refused), tuple(self._faults)
+        return Catalogue(definitions, refused, faults, self._origins, frozenset(self._unrecorded), self._reads)
+
+    def add_directory(self, directory: Path, origin: Origin) -> None:
+        faults: list[str] = []
+        paths = _probe_directories(directory, faults)
+        sums = _load_sums(directory, faults) if paths else None
+        if paths:
+            faults.extend(_directory_faults(directory, origin))
+        self._faults.extend(faults)
+        for path in paths:
+            read = self._read(path)
+            self._reads[path] = read
+            problems = [*read.faults, *(f"{path}: {fault}" for fault in faults[:1])]
+            if sums is not None and not problems and (difference := _compare(sums, read)):
+                problems.append(f"{directory}: {difference}")
+            self._add(read, problems, origin, recorded=origin is not Origin.SITE or sums is not None)
+
+    def _read(self, path: Path) -> Read:
+        known = self._known.get(path)
+        return known if known is not None and known.mark and known.mark == mark_of(path) else read_probe(path)
+
+    def _add(self, read: Read, problems: list[str], origin: Origin, *, recorded: bool) -> None:
+        definition = read.definition
+        digest = definition.digest if definition else ""
+        if definition is not None and not recorded and (fault := self._digest_fault(definition)):
+            problems.append(fault)
+        if definition is not None and (clash := _find_clash(definition, self._taken)):
+            problems.append(clash)
+        if definition is None or problems:
+            self._refused.append(Refused(read.path, read.names, tuple(problems), digest, origin))
+            return
+        self._definitions[definition.name] = definition
+        self._origins[definition.name] = origin
+        self._taken |= dict.fromkeys((definition.name, *definition.aliases), definition)
+        if not recorded and definition.name not in self._approved:
+            self._unrecorded.add(definition.name)
+
+    def _digest_fault(self, definition: ProbeDefinition) -> str:
+        approved = self._approved.get(definition.name, definition.digest)
+        if approved == definition.digest:
+            return ""
+        digests = f"its digest is {definition.digest[:16]}…, approved was {approved[:16]}…"
+        return (
+            f"{definition.run.parent}: was changed: {digests};"
+            f" look at what it does now, then pps-agent probe approve {definition.name}"
+        )
 
 
 def _probe_directories(directory: Path, faults: list[str]) -> list[Path]:
     try:
-        found = sorted(path.parent for path in directory.glob("*/probe.toml"))
+        found = sorted(path.parent for path in directory.glob(f"[!.]*/{METADATA}"))
         if not directory.is_dir():
             faults.append(f"{directory}: no such directory: correct paths.probes or install the probes")
     except OSError as exc:
         faults.append(f"{directory}: {exc.strerror}: let the agent's user read it")
         return []
-    if found and (fault := _foreign_hand(directory)):
-        faults.append(fault)
     return found
 
 
-def _load_probe(path: Path, faults: list[str]) -> ProbeDefinition | None:
-    """Read one probe's directory; on faults they are noted and None is given."""
-    metadata, run = path / "probe.toml", path / "run"
-    before = len(faults)
+def _directory_faults(directory: Path, origin: Origin) -> list[str]:
+    """Give what lets others change any probe below it; the shipped ones lie beside the program itself."""
     try:
-        faults.extend(filter(None, map(_foreign_hand, (path, metadata, run))))
-        if not run.stat().st_mode & 0o111:
-            faults.append(f"{run}: is not executable: chmod 755 it")
-        content = metadata.read_bytes()[: _MAX_METADATA_BYTES + 1]
+        own = foreign_hand(directory)
+        return [own] if own else list(find_unsafe_way(directory)) if origin is Origin.SITE else []
     except OSError as exc:
-        faults.append(f"{exc.filename}: {exc.strerror}: a probe needs a readable probe.toml and an executable run")
-        return None
-    definition = parse_definition(content, path, faults)
-    return definition if len(faults) == before else None
+        return [f"{exc.filename}: {exc.strerror}: let the agent's user read it"]
 
 
-def parse_definition(content: bytes, path: Path, faults: list[str]) -> ProbeDefinition | None:
-    """Read a probe's metadata; ``path`` is its directory. Faults are added to the list; None on any."""
-    metadata = path / "probe.toml"
-    before = len(faults)
+def _load_sums(directory: Path, faults: list[str]) -> dict[str, str] | None:
+    path = directory / SUMS
     try:
-        if len(content) > _MAX_METADATA_BYTES:
-            raise ValueError(f"larger than {_MAX_METADATA_BYTES} bytes")
-        document = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as exc:
-        faults.append(f"{metadata}: not readable as TOML: {exc}")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_SUMS_BYTES + 1)
+        if fault := foreign_hand(path):
+            faults.append(fault)
+    except FileNotFoundError:
         return None
-    reader = _Reader(metadata, content.decode(), faults)
-    tables = {name: reader.table(document, "", name) for name in _KEYS[""]}
-    for name, keys in _KEYS.items():
-        reader.refuse_unknown(tables[name] if name else document, name, keys)
-    definition = _read_definition(reader, tables, path)
-    return definition if len(faults) == before else None
-
-
-def _read_definition(reader: "_Reader", tables: Mapping[str, dict[str, Any]], path: Path) -> ProbeDefinition:
-    probe, requires = tables["probe"], tables["requires"]
-    limits = {key: reader.whole(tables["limits"], "limits", key, 2**62) for key in LIMIT_NAMES}
-    return ProbeDefinition(
-        name=reader.name(probe),
-        run=path / "run",
-        aliases=reader.texts(probe, "probe", "aliases", _ALIAS),
-        version=reader.text(probe, "probe", "version"),
-        summary=reader.text(probe, "probe", "summary"),
-        service_type=reader.text(probe, "probe", "service_type"),
-        where=reader.choice(probe, "probe", "where", ("node", "head")),
-        timeout_s=reader.whole(probe, "probe", "timeout_s", int(MAX_TIMEOUT_S)) or DEFAULT_TIMEOUT_S,
-        interval_s=reader.whole(probe, "probe", "interval_s", 366 * 86_400),
-        commands=reader.texts(requires, "requires", "commands", _ALIAS),
-        variables=reader.meanings(reader.table(requires, "requires", "variables"), "requires.variables"),
-        env=reader.meanings(tables["env"], "env"),
-        limits={**DEFAULT_LIMITS, **{key: value for key, value in limits.items() if value is not None}},
-    )
-
-
-class _Reader:
-    """Typed reads that note a fault with its line and go on."""
-
-    def __init__(self, path: Path, text: str, faults: list[str]) -> None:
-        self._path, self._lines, self._faults = path, text.splitlines(), faults
-
-    def _fault(self, table: str, key: str, problem: str) -> None:
-        wanted = re.compile(rf"""\s*(?:\[\[?\s*)?(?:[\w.]+\.)?["']?{re.escape(key)}["']?\s*[=\].]""")
-        line = next((n for n, text in enumerate(self._lines, 1) if wanted.match(text)), 1)
-        self._faults.append(f"{self._path}:{line}: {table + '.' if table else ''}{key}: {problem}")
-
-    def refuse_unknown(self, table: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> None:
-        for key in table.keys() - set(keys):
-            near = difflib.get_close_matches(key, keys, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"
-            self._fault(name, key, f"unknown key; {hint}")
-
-    def table(self, parent: Mapping[str, Any], name: str, key: str) -> dict[str, Any]:
-        value = parent.get(key, {})
-        if isinstance(value, dict):
-            return value
-        self._fault(name, key, "must be a table")
-        return {}
-
-    def name(self, table: Mapping[str, Any]) -> ProbeName:
-        try:
-            return parse_probe_name(self.text(table, "probe", "name"))
-        except WireError as exc:
-            self._fault("probe", "name", exc.problem)
-            return ProbeName("")
-
-    def text(self, table: Mapping[str, Any], name: str, key: str) -> str:
-        value = table.get(key, "")
-        if isinstance(value, str) and len(value) <= 1024 and "\0" not in value:
-            return value
-        self._fault(name, key, "must be a text of at most 1024 characters")
-        return ""
-
-    def choice(self, table: Mapping[str, Any], name: str, key: str, allowed: tuple[str, ...]) -> str:
-        value = self.text(table, name, key) or allowed[0]
-        if value not in allowed:
-            self._fault(name, key, f"must be one of {', '.join(allowed)}")
-        return value
-
-    def whole(self, table: Mapping[str, Any], name: str, key: str, maximum: int) -> int | None:
-        value = table.get(key)
-        if value is None or (type(value) is int and 0 < value <= maximum):
-            return value
-        self._fault(name, key, f"must be a whole number from 1 to {maximum}")
+    except OSError as exc:
+        faults.append(f"{path}: {exc.strerror}: let the agent's user read it, or remove it")
         return None
-
-    def texts(self, table: Mapping[str, Any], name: str, key: str, form: re.Pattern[str]) -> tuple[str, ...]:
-        value = table.get(key, [])
-        if isinstance(value, list) and all(isinstance(item, str) and form.fullmatch(item) for item in value):
-            return tuple(value)
-        self._fault(name, key, "must be a list of plain names (letters, digits and . _ -)")
-        return ()
-
-    def meanings(self, table: Mapping[str, Any], name: str) -> dict[str, str]:
-        for key, value in table.items():
-            if _VARIABLE.fullmatch(key) is None or not isinstance(value, str):
-                self._fault(name, key, 'must be VARIABLE = "what it means"')
-        return {key: value for key, value in table.items() if isinstance(value, str)}
+    if len(content) > MAX_SUMS_BYTES:
+        faults.append(f"{path}: larger than {MAX_SUMS_BYTES} bytes: make the list anew")
+    return parse_sums(content, faults)
 
 
-def _foreign_hand(path: Path) -> str:
-    """Tell who else could change a file or directory; empty when nobody can. Raises: OSError."""
-    status = path.stat()
-    # Whoever owns this program's own code need not change a probe to make the agent do something else.
-    if status.st_uid not in (0, os.geteuid(), Path(__file__).stat().st_uid):
-        return f"{path}: belongs to user {status.st_uid}: chown it to root or to the agent's user"
-    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_private_group(status)):
-        return f"{path}: others can write it: chmod go-w it, and check what it does now"
+def _compare(sums: Mapping[str, str], read: Read) -> str:
+    return find_difference(sums, read.path.name, {METADATA: read.metadata_sha256, PROGRAM: read.program_sha256})
+
+
+def _names(definitions: Iterable[ProbeDefinition]) -> dict[str, ProbeDefinition]:
+    return {name: definition for definition in definitions for name in (definition.name, *definition.aliases)}
+
+
+def _find_clash(definition: ProbeDefinition, taken: Mapping[str, ProbeDefinition]) -> str:
+    for name in (definition.name, *definition.aliases):
+        if name in taken:
+            other = taken[name].run.parent
+            return f"{definition.run.parent}: {name} is also the name of {other}: rename or remove one"
     return ""
 
 
-def _is_private_group(status: os.stat_result) -> bool:
-    """Tell whether the group is its owner's alone (accounts with a group each, umask 002)."""
-    try:
-        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
-    except KeyError:
-        return False
-    return owner.pw_gid == group.gr_gid and owner.pw_name == group.gr_name and not set(group.gr_mem) - {owner.pw_name}
+def _refuse(definition: ProbeDefinition, fault: str, origin: Origin) -> Refused:
+    names = (definition.name, *definition.aliases)
+    return Refused(definition.run.parent, names, (fault,), definition.digest, origin)

@@ -5,24 +5,20 @@ Standard library only: the runner imports this module under ``python -I -S``.
 
 import contextlib
 import ctypes
+import functools
 import os
 import resource
-import select
 import signal
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-MARK: Final = "PPS_RUN"
-"""Variable in every run's environment: ``<owner>:<runner's pid>-<runner's start time>:<run>``."""
-
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
-_CLONE_FS: Final = 0x200
-_ENVIRONMENT_BYTES: Final = 256 * 1024
+STARTING_PROCESSES: Final = 1024
+_CHILDREN_BYTES: Final = 1024**2
 _RESOURCES: Final = {
     "cpu_s": resource.RLIMIT_CPU,
     "memory_bytes": resource.RLIMIT_AS,
@@ -30,6 +26,9 @@ _RESOURCES: Final = {
     "file_bytes": resource.RLIMIT_FSIZE,
     "processes": resource.RLIMIT_NPROC,
 }
+ResourceLimits = list[tuple[int, tuple[int, int]]]
+"""Kind of limit, and its soft and hard value."""
+
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,6 +52,17 @@ def drop_privileges(uid: int, gid: int) -> None:
         raise PermissionError(f"could not become user {uid}, group {gid}")
 
 
+def bound_starts() -> None:
+    """Bound how many processes an account that only probes have may have before a run's own limit is set.
+
+    A run gets its limits after its program was started: a fork bomb must not fill the machine meanwhile. The runner
+    may then fail to start a run, which is UNKNOWN.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    soft = STARTING_PROCESSES if hard == resource.RLIM_INFINITY else min(STARTING_PROCESSES, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+
+
 def contain_self() -> None:
     """Bound this process and everything it will start; runs inherit it at no cost. Raises: OSError.
 
@@ -74,35 +84,46 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def unshare_directory() -> bool:
-    """Give this thread a working directory of its own; False where the kernel does not permit it."""
-    return int(_libc.unshare(_CLONE_FS)) == 0
+@functools.cache
+def _ceilings() -> Mapping[str, int]:
+    """Give this process's own hard limits, over which nothing it starts can be raised."""
+    return {name: resource.getrlimit(kind)[1] for name, kind in _RESOURCES.items()}
 
 
-def limit_program(pid: int, limits: Mapping[str, int]) -> None:
-    """Set the limits of a program that was just started as leader of its session. Raises: OSError.
+def limit_process(pid: int, limits: ResourceLimits) -> None:
+    """Set the limits of a process that is ours to wait for; what it starts later inherits them. Raises: OSError."""
+    with contextlib.suppress(ProcessLookupError):
+        for kind, pair in limits:
+            resource.prlimit(pid, kind, pair)
 
-    It may have started others by now: each process is limited before its children are listed, so that
-    those it starts later inherit the limits. Only one that ran in the meantime and left the session, or
-    used something up already, goes free; the time limit binds it all the same.
+
+def limit_descendants(children: Iterable[int], limits: ResourceLimits, admit: Callable[[int], None] | None) -> None:
+    """Set the limits of what a program had started before its own were set: of these and all below them.
+
+    Each process is limited before its children are listed, so that none can slip through by starting
+    more. ``admit`` takes a process into the run's control group.
     """
-    todo = [pid]
+    todo = list(children)
     while todo:
         member = todo.pop()
-        _limit_process(member, limits)
-        todo.extend(child for child in children_of(member) if session_of(child) == pid)
+        if admit is not None:
+            admit(member)
+        with contextlib.suppress(OSError):  # it ended, and its number is another's
+            limit_process(member, limits)
+        todo.extend(children_of(member))
 
 
-def _limit_process(pid: int, limits: Mapping[str, int]) -> None:
+def resource_limits(limits: Mapping[str, int]) -> ResourceLimits:
+    """Give soft and hard values as the kernel takes them; what no resource limit bounds is left out."""
+    wanted, allowed = [], _ceilings()
     for name, value in limits.items():
-        kind = _RESOURCES[name]
-        with contextlib.suppress(ProcessLookupError):
-            _, ceiling = resource.prlimit(pid, kind)
+        if (kind := _RESOURCES.get(name)) is not None:
             # A second more, so that the soft limit's SIGXCPU is what ends a run, and says why.
             hard = value + 1 if kind == resource.RLIMIT_CPU else value
-            if ceiling != resource.RLIM_INFINITY:
-                hard = min(hard, ceiling)
-            resource.prlimit(pid, kind, (min(value, hard), hard))
+            if allowed[name] != resource.RLIM_INFINITY:
+                hard = min(hard, allowed[name])
+            wanted.append((kind, (min(value, hard), hard)))
+    return wanted
 
 
 def process_key(pid: int) -> ProcessKey | None:
@@ -113,8 +134,10 @@ def process_key(pid: int) -> ProcessKey | None:
 
 def session_of(pid: int) -> int | None:
     """Give the session id of a process, or None when there is no such process."""
-    fields = _stat_fields(pid)
-    return None if fields is None else int(fields[3])
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def is_alive(key: ProcessKey) -> bool:
@@ -139,9 +162,26 @@ def children_of(pid: int) -> set[int]:
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found.update(map(int, (task / "children").read_bytes().split()))
+            found |= _read_children(str(task))
     return found
+
+
+def children_of_thread(thread: int) -> set[int]:
+    """List the children of one of our own threads; empty when it has ended."""
+    return _read_children(f"/proc/self/task/{thread}")
+
+
+def _read_children(task: str) -> set[int]:
+    try:
+        descriptor = os.open(f"{task}/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        return set(map(int, os.read(descriptor, _CHILDREN_BYTES).split()))
+    except OSError:
+        return set()
+    finally:
+        os.close(descriptor)
 
 
 def descendants_of(pid: int) -> set[int]:
@@ -155,79 +195,10 @@ def descendants_of(pid: int) -> set[int]:
     return found
 
 
-def mark_of(pid: int) -> str:
-    """Give the run marker a process was started with; empty when there is none or it cannot be read."""
-    prefix = f"{MARK}=".encode()
-    try:
-        with Path(f"/proc/{pid}/environ").open("rb") as stream:
-            variables = stream.read(_ENVIRONMENT_BYTES).split(b"\0")
-    except OSError:
-        return ""
-    return next((os.fsdecode(v[len(prefix) :]) for v in variables if v.startswith(prefix)), "")
-
-
 def kill_group(group: int, number: signal.Signals) -> None:
     """Signal a process group whose leader is still ours to wait for, so that its number is not reused."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-
-
-def sweep(owner: str, uid: int, *, within_s: float = 2.0) -> int:
-    """Kill the runs of this owner and user whose runner is dead; give how many processes that were.
-
-    Only processes of ``uid`` that carry the marker with this owner's name and the key of a runner
-    that no longer exists. Each is pinned by a pidfd before it is looked at, so its number cannot be
-    taken by another one in between.
-    """
-    killed: set[int] = set()
-    deadline = time.monotonic() + within_s
-    while (found := _kill_orphaned(owner, uid)) and time.monotonic() < deadline:
-        killed |= found
-    return len(killed)
-
-
-def parse_mark(mark: str) -> tuple[str, ProcessKey] | None:
-    """Read a run marker into owner and runner; None when it is not one of ours."""
-    parts = mark.split(":")
-    if len(parts) != 3:
-        return None
-    pid, _, start = parts[1].partition("-")
-    if not (pid.isascii() and pid.isdigit() and start.isascii() and start.isdigit()):
-        return None
-    if len(pid) > 10 or len(start) > 20:
-        return None
-    return parts[0], ProcessKey(int(pid), int(start))
-
-
-def _kill_orphaned(owner: str, uid: int) -> set[int]:
-    killed = set()
-    for pid in _processes_of(uid):
-        try:
-            pinned = os.pidfd_open(pid)
-        except OSError:
-            continue
-        try:
-            parsed = parse_mark(mark_of(pid))
-            if parsed is None or parsed[0] != owner or is_alive(parsed[1]):
-                continue
-            signal.pidfd_send_signal(pinned, signal.SIGKILL)
-            select.select([pinned], [], [], 0.5)
-            with contextlib.suppress(ChildProcessError):  # adopted by us, where we are a subreaper
-                os.waitpid(pid, os.WNOHANG)
-            killed.add(pid)
-        except (ProcessLookupError, PermissionError):
-            continue
-        finally:
-            os.close(pinned)
-    return killed
-
-
-def _processes_of(uid: int) -> Iterator[int]:
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with contextlib.suppress(OSError):
-                if process.stat().st_uid == uid:
-                    yield int(process.name)
 
 
 def _stat_fields(pid: int) -> list[str] | None:

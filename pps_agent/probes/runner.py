@@ -23,28 +23,45 @@ from pathlib import Path
 if __name__ == "__main__":  # started by path under -I -S: this package is not on the path yet
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from pps_agent.probes import contain
+from pps_agent.probes import contain, marks
+from pps_agent.probes.cgroup import Leaves, find_own_group
+from pps_agent.probes.confine import Confinement
+from pps_agent.probes.namespace import enter_own_view
 from pps_agent.probes.scratch import RUN, sweep_scratch
-from pps_agent.probes.service import MAX_CONNECTIONS, Service
+from pps_agent.probes.service import MAX_CONNECTIONS, MAX_RUNNING, Service
+from pps_agent.probes.spawn import Spawner
+from pps_agent.probes.strays import Children
 
 
 def main(arguments: list[str]) -> int:
     """Run the runner with its command line (without the program's name)."""
     options = _parse_options(arguments)
     _close_inherited({fd for fd in (options.fd, options.listen_fd) if fd is not None})
+    listener = _bind(options.socket) if options.socket is not None else None
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # forbidden in many containers; what else bounds the runs remains
+            enter_own_view(options.base)
     if options.uid is not None:
         contain.drop_privileges(options.uid, options.gid)
     contain.contain_self()
-    contain.sweep(options.owner, os.geteuid())
+    if (key := contain.process_key(os.getpid())) is None:
+        raise FileNotFoundError("/proc is not mounted: mount it, probes cannot be contained without")
+    marks.sweep(options.owner, os.geteuid())
+    marks.take_limit_mark(options.owner, key)
     sweep_scratch(options.base, RUN)
-    service = Service(options.base, options.owner, frozenset(options.allow_uid))
+    children = Children()
+    spawner = Spawner(options.base, options.owner, key, children, Confinement(options.landlock))
+    leaves = Leaves(_own_group() if options.delegated else None)
+    if options.uid is not None or options.fd is None:  # else the account is the agent's own
+        contain.bound_starts()
+    service = Service(spawner, children, frozenset(options.allow_uid), leaves, options.running)
     signal.signal(signal.SIGTERM, lambda *_: service.stop())
     if options.fd is not None:
-        service.add_connection(socket.socket(fileno=options.fd))
+        service.add_peer(socket.socket(fileno=options.fd))
     elif options.listen_fd is not None:
         service.listen(socket.socket(fileno=options.listen_fd))
-    else:
-        service.listen(_bind(options.socket))
+    elif listener is not None:
+        service.listen(listener)
     service.serve()
     return 0
 
@@ -60,6 +77,9 @@ def _parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--allow-uid", type=_uid_of, action="append", default=[], help="user (name or id) to serve")
     parser.add_argument("--uid", type=int, help="become this user first")
     parser.add_argument("--gid", type=int, help="and this group")
+    parser.add_argument("--running", type=int, default=MAX_RUNNING, help="how many runs may be under way at once")
+    parser.add_argument("--delegated", action="store_true", help="our control group is ours: give runs their own")
+    parser.add_argument("--landlock", type=int, help="use this version of Landlock and no later one; 0: none")
     options = parser.parse_args(arguments)
     if (options.uid is None) != (options.gid is None):
         parser.error("--uid and --gid go together")
@@ -76,7 +96,14 @@ def _uid_of(text: str) -> int:
         raise argparse.ArgumentTypeError(f"no user is called {text}") from exc
 
 
+def _own_group() -> str | None:
+    return find_own_group(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+
+
 def _close_inherited(wanted: set[int]) -> None:
+    while (spare := os.open("/dev/null", os.O_RDWR)) <= 2:  # pipes must not land on the standard streams
+        pass
+    os.close(spare)
     for link in Path("/proc/self/fd").iterdir():
         if (descriptor := int(link.name)) > 2 and descriptor not in wanted:
             with contextlib.suppress(OSError):

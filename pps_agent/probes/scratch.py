@@ -19,10 +19,15 @@ _MAKER: Final = re.compile(r"-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{32}", re.ASCI
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def make_scratch(base: str, kind: str, maker: ProcessKey) -> str:
-    """Make ``<kind>-<maker>-<random>``: only its owner can enter, nobody can guess it. Raises: OSError."""
-    path = f"{base}/{kind}-{maker}-{os.urandom(16).hex()}"
-    Path(path).mkdir(0o700)
+def scratch_prefix(base: str, kind: str, maker: ProcessKey) -> str:
+    """Give what the paths of one maker's directories begin with."""
+    return f"{base}/{kind}-{maker}-"
+
+
+def make_scratch(prefix: str) -> str:
+    """Make a directory with a random name: only its owner can enter, nobody can guess it. Raises: OSError."""
+    path = prefix + os.urandom(16).hex()
+    os.mkdir(path, 0o700)  # noqa: PTH102 - on the path of every run
     return path
 
 
@@ -56,6 +61,17 @@ def remove_tree(path: str) -> None:
     Path(path).rmdir()
 
 
+def permit(name: str, parent: int | None) -> None:
+    """Undo a probe's chmod 0 on a directory; harmless when it fails, for the next call says why."""
+    pinned = -1
+    with contextlib.suppress(OSError):
+        pinned = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        if os.fstat(pinned).st_uid == os.geteuid():
+            Path(f"/proc/self/fd/{pinned}").chmod(0o700)
+    if pinned >= 0:
+        os.close(pinned)
+
+
 def _is_removed(name: str, parent: int) -> bool:
     """Remove a file, link or empty directory; False when it is a directory with content."""
     try:
@@ -75,7 +91,7 @@ def _lift_content(name: str, top: int) -> None:
         while children := _some_names(directory):
             for child in children:
                 if not _is_removed(child, directory):
-                    _permit(child, directory)  # moving a directory writes its ".."
+                    permit(child, directory)  # moving a directory writes its ".."
                     os.rename(child, os.urandom(16).hex(), src_dir_fd=directory, dst_dir_fd=top)
     finally:
         os.close(directory)
@@ -88,16 +104,5 @@ def _some_names(directory: int) -> list[str]:
 
 
 def _open_directory(name: str, parent: int | None) -> int:
-    _permit(name, parent)
+    permit(name, parent)
     return os.open(name, _OPEN, dir_fd=parent)
-
-
-def _permit(name: str, parent: int | None) -> None:
-    """Undo a probe's chmod 0; harmless when it fails, for the next call says why."""
-    pinned = -1
-    with contextlib.suppress(OSError):
-        pinned = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        if os.fstat(pinned).st_uid == os.geteuid():
-            Path(f"/proc/self/fd/{pinned}").chmod(0o700)
-    if pinned >= 0:
-        os.close(pinned)

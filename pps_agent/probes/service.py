@@ -1,107 +1,89 @@
-"""The runner's loop: agents' sockets, probes' pipes, ended programs and deadlines in one selector.
+"""The runner's loop: agents' sockets, probes' pipes, ended programs and deadlines.
 
 Standard library only: the runner imports this module under ``python -I -S``.
 """
 
 import collections
-import contextlib
 import functools
 import os
-import selectors
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
-from pps_agent.probes import contain, protocol
-from pps_agent.probes.protocol import Greeting, LineBuffer, RunRequest, RunResponse
-from pps_agent.probes.runs import Run, find_strays, kill_strays
-from pps_agent.probes.spawn import Gate, Spawned, Spawner, Spawners
+from pps_agent.probes import protocol, reactor
+from pps_agent.probes.cgroup import Leaf, Leaves
+from pps_agent.probes.peer import Peer
+from pps_agent.probes.protocol import Greeting, RunResponse
+from pps_agent.probes.reactor import Reactor
+from pps_agent.probes.runs import Run
+from pps_agent.probes.scratch import remove_tree
+from pps_agent.probes.spawn import Spawned, Spawner, Start
+from pps_agent.probes.strays import Children, find_strays, kill_strays
+from pps_agent.probes.watch import DirectoryWatch
 from pps_wire.errors import WireError
 
 MAX_RUNNING: Final = 8
-MAX_WAITING: Final = 256
 MAX_CONNECTIONS: Final = 16
-_MAX_UNSENT_BYTES: Final = 16 * 1024**2
+_STARTING: Final = 4
+"""Starts at once: more would only wait for one another's processor."""
 _TICK_S: Final = 1.0
 _SHUTDOWN_S: Final = 15.0
 
 
-@dataclass(eq=False, slots=True)
-class Connection:
-    """One agent: its socket, what it has not read yet, its runs that wait for a place."""
-
-    socket: socket.socket
-    lines: LineBuffer = field(default_factory=LineBuffer)
-    unsent: bytearray = field(default_factory=bytearray)
-    open: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A request and whose it is."""
-
-    connection: Connection
-    request: RunRequest
-
-
 class Service:
-    """The loop: sockets, pipes, ended programs and deadlines in one selector."""
+    """All agents, their runs, and the loop that attends to them."""
 
-    def __init__(self, base: str, owner: str, allowed_uids: frozenset[int]) -> None:
-        key = contain.process_key(os.getpid())
-        if key is None:
-            raise FileNotFoundError("/proc is not mounted: mount it, probes cannot be contained without")
-        self._gate = Gate()
-        self._allowed_uids = allowed_uids
-        self._selector = selectors.DefaultSelector()
-        self._wake_in, self._wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._spawners = Spawners(Spawner(base, owner, key, self._gate), self._wake)
-        self._connections: set[Connection] = set()
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._starting: dict[str, Connection] = {}
-        self._runs: dict[str, tuple[Connection, Run]] = {}
+    def __init__(
+        self, spawner: Spawner, children: Children, allowed_uids: frozenset[int], leaves: Leaves, running: int
+    ) -> None:
+        self._allowed_uids, self._leaves, self._max_running = allowed_uids, leaves, running
+        self._spawner, self._children = spawner, children
+        self._reactor = Reactor()
+        self._directories = DirectoryWatch(self._reactor)
+        self._peers: collections.deque[Peer] = collections.deque()
+        self._starts: set[Start] = set()
+        self._runs: dict[str, Run] = {}
         self._removing = 0
-        self._listening = False
+        self._is_listening = False
         self._stopping_since: float | None = None
         self._tick_at = 0.0
         self._strays_left = False
-        self._watch(self._wake_in, self._on_wake)
 
-    def add_connection(self, connected: socket.socket) -> None:
+    def add_peer(self, connected: socket.socket) -> None:
         """Serve one agent and greet it."""
-        connected.setblocking(False)
-        connection = Connection(connected)
-        self._connections.add(connection)
-        self._watch(connected, functools.partial(self._on_socket, connection))
-        self._send(connection, protocol.render_greeting(Greeting(os.getpid(), os.geteuid())))
+        peer = Peer(connected, time.monotonic())
+        self._peers.append(peer)
+        self._reactor.watch(connected.fileno(), functools.partial(self._on_socket, peer))
+        greeting = Greeting(os.getpid(), os.geteuid(), self._spawner.confinement.version, self._leaves.exist)
+        peer.tell(protocol.render_greeting(greeting))
 
     def listen(self, listener: socket.socket) -> None:
         """Accept agents of the allowed users for as long as the process lives."""
-        self._listening = True
+        self._is_listening = True
         listener.setblocking(False)
-        self._watch(listener, functools.partial(self._on_accept, listener))
+        self._reactor.watch(listener.fileno(), functools.partial(self._on_accept, listener))
 
     def stop(self) -> None:
         """End all runs, then the loop. Safe in a signal handler."""
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
-        self._wake()
+        self._reactor.wake()
 
     def serve(self) -> None:
         """Run until stopped, or until the only agent has gone; no process of any run is left then."""
         while not self._is_over():
-            for key, mask in self._selector.select(self._patience_s()):
-                key.data(mask)
+            now = time.monotonic()
+            for peer in tuple(self._peers):
+                self._tell(peer, now)
+            self._reactor.step(self._patience_s(now))
             now = time.monotonic()
             if self._stopping_since is not None:
-                for connection in tuple(self._connections):
-                    self._drop(connection)
-            self._start_waiting()
+                for peer in tuple(self._peers):
+                    self._drop(peer)
             self._step_runs(now)
+            self._start_waiting()
             self._tick(now)
         self._end_everything()
 
@@ -109,157 +91,182 @@ class Service:
         if self._stopping_since is None:
             return False
         overdue = time.monotonic() - self._stopping_since > _SHUTDOWN_S
-        return overdue or not (self._runs or self._starting or self._removing)
+        return overdue or not (self._runs or self._starts or self._removing)
 
-    def _patience_s(self) -> float | None:
-        deadlines = [run.deadline for _, run in self._runs.values()]
+    def _patience_s(self, now: float) -> float | None:
+        deadlines = [run.settle_at or run.deadline for run in self._runs.values()]
+        deadlines += [start.deadline if start.slow_at <= now else start.slow_at for start in self._starts]
+        deadlines += [peer.told_at + protocol.BEAT_S for peer in self._peers if peer.open_runs]
         if self._runs or self._strays_left or self._stopping_since is not None:
             deadlines.append(self._tick_at)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        return max(0.0, min(deadlines) - now) if deadlines else None
 
     # --- agents
 
-    def _on_accept(self, listener: socket.socket, _mask: int) -> None:
-        connected, _ = listener.accept()
+    def _on_accept(self, listener: socket.socket) -> None:
+        try:
+            connected, _ = listener.accept()
+        except OSError:  # it has gone already, or there are too many open files: the next one may fare better
+            return
         _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid in self._allowed_uids and len(self._connections) < MAX_CONNECTIONS:
-            self.add_connection(connected)
+        if uid in self._allowed_uids and len(self._peers) < MAX_CONNECTIONS:
+            self.add_peer(connected)
         else:
             connected.close()
 
-    def _on_socket(self, connection: Connection, mask: int) -> None:
+    def _on_socket(self, peer: Peer) -> None:
         try:
-            if mask & selectors.EVENT_WRITE:
-                self._flush(connection)
-            if mask & selectors.EVENT_READ and connection.open:
-                chunk = connection.socket.recv(64 * 1024)
-                if not chunk:
-                    self._drop(connection)
-                for line in connection.lines.feed(chunk):
-                    self._accept_request(connection, protocol.parse_request(line))
-        except BlockingIOError:
-            return
+            if not peer.receive():
+                self._drop(peer)
         except (OSError, WireError) as exc:
             sys.stderr.write(f"probe runner: connection dropped: {exc}\n")
-            self._drop(connection)
+            self._drop(peer)
 
-    def _accept_request(self, connection: Connection, request: RunRequest) -> None:
-        waiting = [job.request.run for job in self._waiting]
-        if request.run in self._runs or request.run in self._starting or request.run in waiting:
-            raise WireError("runner", f"run {request.run} is already under way")
-        if len(waiting) >= MAX_WAITING:
-            raise WireError("runner", f"more than {MAX_WAITING} runs wait")
-        self._waiting.append(_Job(connection, request))
-
-    def _drop(self, connection: Connection) -> None:
-        """Forget an agent and end what it asked for."""
-        if not connection.open:
+    def _tell(self, peer: Peer, now: float) -> None:
+        """Send an agent its answers; where it waits for one that takes long, that we are alive."""
+        if peer.open_runs and now - peer.told_at >= protocol.BEAT_S:
+            peer.tell(protocol.render_beat())
+        if peer.is_told:
             return
-        connection.open = False
-        self._connections.discard(connection)
-        self._selector.unregister(connection.socket)
-        connection.socket.close()
-        self._waiting = collections.deque(job for job in self._waiting if job.connection is not connection)
-        for owner, run in self._runs.values():
-            if owner is connection:
-                run.on_abandoned(time.monotonic())
-        if not self._connections and not self._listening:
+        try:
+            wanted = reactor.READ | (0 if peer.flush(now) else reactor.WRITE)
+        except OSError:
+            self._drop(peer)
+            return
+        self._reactor.expect(peer.socket.fileno(), wanted)
+
+    def _drop(self, peer: Peer) -> None:
+        """Forget an agent and end what it asked for."""
+        if not peer.is_open:
+            return
+        self._peers.remove(peer)
+        self._reactor.forget(peer.socket.fileno())
+        peer.close()
+        now = time.monotonic()
+        for run in self._runs.values():
+            if run.peer is peer:
+                run.on_abandoned(now)
+        for start in self._starts:
+            if start.job.peer is peer:
+                start.deadline = now
+        if not self._peers and not self._is_listening:
             self.stop()
 
-    def _send(self, connection: Connection, line: bytes) -> None:
-        if connection.open:
-            connection.unsent += line
-            try:
-                self._flush(connection)
-            except OSError:
-                self._drop(connection)
-
-    def _flush(self, connection: Connection) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while connection.unsent:
-                del connection.unsent[: connection.socket.send(connection.unsent)]
-        if len(connection.unsent) > _MAX_UNSENT_BYTES:
-            raise ConnectionAbortedError("the agent does not read its answers")
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.unsent else 0)
-        key = self._selector.get_key(connection.socket)
-        if key.events != wanted:
-            self._selector.modify(connection.socket, wanted, key.data)
+    def _answer(self, peer: Peer, response: RunResponse) -> None:
+        peer.open_runs.discard(response.run)
+        peer.tell(protocol.render_response(response))
 
     # --- runs
 
     def _start_waiting(self) -> None:
-        while self._waiting and len(self._runs) + len(self._starting) < MAX_RUNNING:
-            job = self._waiting.popleft()
-            self._starting[job.request.run] = job.connection
-            self._spawners.spawn(job.request, functools.partial(self._on_spawned, job))
+        """Start runs while there is room, of each agent in turn, so that none holds up the others."""
+        while self._under_way() < self._max_running and self._may_start():
+            peer = next((peer for peer in self._peers if peer.is_ready), None)
+            if peer is None:
+                return
+            self._peers.remove(peer)
+            self._peers.append(peer)
+            job = peer.next_job()
+            start = Start(job, self._leaves.take(job.base.limits))
+            self._starts.add(start)
+            self._reactor.run_aside(
+                functools.partial(self._spawner.spawn, start), functools.partial(self._on_spawned, start)
+            )
 
-    def _on_spawned(self, job: _Job, result: Spawned | OSError) -> None:
-        del self._starting[job.request.run]
+    def _may_start(self) -> bool:
+        """Tell whether few enough starts are under way; one that hangs must not hold up the others."""
+        if len(self._starts) < _STARTING:
+            return True
+        now = time.monotonic()
+        return sum(now < start.slow_at for start in self._starts) < _STARTING
+
+    def _under_way(self) -> int:
+        return len(self._runs) + len(self._starts) + self._removing
+
+    def _on_spawned(self, start: Start, result: Spawned | OSError) -> None:
+        self._starts.discard(start)
+        job = start.job
         if isinstance(result, OSError):
             reason = f"could not be started: {result.strerror or result}"
-            self._send(job.connection, protocol.render_response(RunResponse(run=job.request.run, failure=reason)))
+            self._end(job.peer, RunResponse(run=job.request.run, failure=reason), start.scratch, start.leaf)
             return
-        run = Run(job.request, result, self._gate)
-        self._runs[job.request.run] = job.connection, run
-        for pipe in (result.stdout, result.stderr):
-            self._watch(pipe, functools.partial(self._on_output, run, pipe))
-        self._watch(result.pidfd, functools.partial(self._on_exit, run))
-        if not job.connection.open:
+        run = Run(job, result, self._children, timed_out=start.is_overdue)
+        self._runs[job.request.run] = run
+        self._reactor.watch(result.pidfd, functools.partial(self._on_exit, run))
+        if not job.peer.is_open:
             run.on_abandoned(time.monotonic())
 
-    def _on_output(self, run: Run, pipe: int, _mask: int) -> None:
-        if not run.read(pipe):
-            self._selector.unregister(pipe)
-            os.close(pipe)
-            run.open_pipes.discard(pipe)
-            run.on_pipe_end(time.monotonic())
+    def _settle(self, run: Run) -> None:
+        """Watch the output of a run that is not over at once."""
+        for pipe in run.settle():
+            self._reactor.watch(pipe, functools.partial(self._on_output, run, pipe))
 
-    def _on_exit(self, run: Run, _mask: int) -> None:
-        self._selector.unregister(run.spawned.pidfd)
+    def _on_output(self, run: Run, pipe: int) -> None:
+        try:
+            goes_on = run.read(pipe)
+        except BlockingIOError:
+            return
+        if not goes_on:
+            self._reactor.forget(pipe)
+            run.on_pipe_end(pipe, time.monotonic())
+
+    def _on_exit(self, run: Run) -> None:
+        self._reactor.forget(run.spawned.pidfd)
         run.on_exit(time.monotonic())
+        if run.settle_at is not None and run.open_descriptors:
+            self._settle(run)
 
     def _step_runs(self, now: float) -> None:
-        running = self._sessions()
-        for connection, run in list(self._runs.values()):
-            if now >= run.deadline and (response := run.on_deadline(now, running)) is not None:
+        for start in self._starts:
+            if now >= start.deadline:
+                start.kill(now)
+        for run in tuple(self._runs.values()):
+            if run.settle_at is not None and now >= run.settle_at:
+                self._settle(run)
+            if now >= run.deadline and (response := run.on_deadline(now, self._sessions)) is not None:
                 del self._runs[run.request.run]
-                for descriptor in run.close():
-                    with contextlib.suppress(KeyError):
-                        self._selector.unregister(descriptor)
-                self._removing += 1
-                self._spawners.remove(run.spawned.scratch, functools.partial(self._on_removed, connection, response))
+                for descriptor in run.open_descriptors:
+                    self._reactor.forget(descriptor)
+                run.close()
+                self._end(run.peer, response, run.spawned.scratch, run.spawned.leaf)
 
     def _sessions(self) -> dict[str, int]:
-        return {name: run.spawned.pid for name, (_, run) in self._runs.items()}
+        return {name: run.spawned.pid for name, run in self._runs.items()}
 
-    def _on_removed(self, connection: Connection, response: RunResponse) -> None:
+    def _end(self, peer: Peer, response: RunResponse, scratch: str, leaf: Leaf | None) -> None:
+        """Answer once nothing is left of a run: it may ask for its directory to be seen gone."""
+        if leaf is not None:
+            self._leaves.give_back(leaf)
+        try:
+            if scratch:
+                os.rmdir(scratch)  # noqa: PTH106 - on the path of every run
+        except OSError:
+            self._removing += 1
+            self._reactor.run_aside(
+                functools.partial(remove_tree, scratch), functools.partial(self._on_removed, peer, response)
+            )
+            return
+        self._answer(peer, response)
+
+    def _on_removed(self, peer: Peer, response: RunResponse, result: OSError | None) -> None:
         self._removing -= 1
-        self._send(connection, protocol.render_response(response))
+        if result is not None:
+            sys.stderr.write(f"probe runner: a run's directory could not be removed: {result}\n")
+        self._answer(peer, response)
 
     # --- the rest
 
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_out, b"\0")
-
-    def _on_wake(self, _mask: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_in, 4096)
-        while self._spawners.done:
-            self._spawners.done.popleft()()
-
     def _tick(self, now: float) -> None:
-        """Now and then, wait for dead strays and end those that belong to no run."""
-        if now >= self._tick_at:
-            self._tick_at = now + _TICK_S
-            strays = find_strays(self._gate, self._sessions())
-            kill_strays(strays)
-            self._strays_left = bool(strays)
-
-    def _watch(self, watched: int | socket.socket, then: Callable[[int], None]) -> None:
-        self._selector.register(watched, selectors.EVENT_READ, then)
+        """Now and then, wait for dead strays, end those that belong to no run, and measure a run's directory."""
+        if now < self._tick_at:
+            return
+        self._tick_at = now + _TICK_S
+        strays = find_strays(self._children, self._sessions)
+        kill_strays(strays)
+        self._strays_left = bool(strays)
+        self._directories.look(self._runs.values(), now)
 
     def _end_everything(self) -> None:
         deadline = time.monotonic() + 2.0
-        while (strays := find_strays(self._gate, {})) and time.monotonic() < deadline:
+        while (strays := find_strays(self._children, dict)) and time.monotonic() < deadline:
             kill_strays(strays)

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import threading
 import time
@@ -40,18 +39,27 @@ def locked(base: Path, timeout_s: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def load_list(path: Path) -> bytes | None:
-    """Read one list; None when there is none. Raises: TagFileError when it cannot be known."""
+def open_list(path: Path) -> int | None:
+    """Open a file for reading, which must be a regular one; None when there is none. Raises: TagFileError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise TagFileError(_unreadable(path, exc)) from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise TagFileError(f"{path} is not a regular file: move it away")
+    return descriptor
+
+
+def load_list(path: Path) -> bytes | None:
+    """Read one list; None when there is none. Raises: TagFileError when it cannot be known."""
+    descriptor = open_list(path)
+    if descriptor is None:
+        return None
     try:
         with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise TagFileError(f"{path} is not a regular file: move it away")
             content = stream.read(MAX_LIST_BYTES + 1)
     except OSError as exc:
         raise TagFileError(_unreadable(path, exc)) from exc
@@ -77,7 +85,7 @@ def save_list(path: Path, content: bytes) -> None:
     The caller holds the lock. Raises: TagFileError; the list is as it was then.
     """
     try:
-        _sweep(path)
+        sweep(path)
         before = _stat(path)
         if before is None:
             save_bytes(path, content, mode=0o644)
@@ -157,7 +165,7 @@ def _save_as(path: Path, content: bytes, before: os.stat_result) -> None:
     All through one descriptor: the directory may belong to an account that would swap the temporary
     file for a link to something better.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -179,8 +187,8 @@ def _save_as(path: Path, content: bytes, before: os.stat_result) -> None:
     sync_directory(path.parent)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what a writer killed in the middle left beside the list; the lock says it is dead."""
+def sweep(path: Path) -> None:
+    """Remove what a writer killed in the middle left beside a file; the lock says it is dead. Raises: OSError."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag
 
@@ -41,14 +40,6 @@ def render_glue1(dn: str, tags: Iterable[Tag]) -> str:
         return ""
     values = "".join(f"{ATTRIBUTE}: {tag}\n" for tag in unique.values())
     return f"dn: {dn}\nchangetype: modify\nadd: {ATTRIBUTE}\n{values}\n"
-
-
-def render_subcluster(store: TagStore, subcluster: Subcluster, dn: str = "") -> str:
-    """Read the tags of one subcluster and render them; ``dn`` empty means ``subcluster_dn``.
-
-    Raises: TagError before anything is rendered (never half a list), WireError for the DN.
-    """
-    return render_glue1(dn or subcluster_dn(subcluster), store.tags(subcluster))
 
 
 def parse_glue1(text: str) -> dict[str, tuple[str, ...]]:

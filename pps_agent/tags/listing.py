@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from pps_wire import names
-from pps_wire.errors import WireError
 from pps_wire.names import Tag, Vo
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -22,19 +21,19 @@ _TOKEN: Final = re.compile(rb"[ \t\r\f\v]*([^ \t\r\f\v\n]+)")
 
 def parse_tokens(content: bytes) -> tuple[bytes, ...]:
     """Give every token outside comments, in file order, repeats included. Takes any bytes."""
-    lines = _LINE.findall(content.removeprefix(_BOM))
+    text = content.removeprefix(_BOM)
+    if b"#" not in text:
+        return tuple(text.split())
+    lines = _LINE.findall(text)
     return tuple(token for line in lines if not _is_comment(line) for token in line.split())
 
 
 def parse_tags(content: bytes, vo: Vo) -> tuple[Tag, ...]:
     """Give the valid tags of ``vo``, in file order, each once. Takes any bytes."""
-    found: dict[Tag, None] = {}
-    for token in parse_tokens(content):
-        try:
-            found[names.parse_tag(token.decode("ascii"), vo)] = None
-        except (UnicodeDecodeError, WireError):
-            continue  # another tool's token: not ours to judge, see the grammar above
-    return tuple(found)
+    fits, longest = names.tag_pattern(vo).fullmatch, names.MAX_TAG_LEN
+    # Another tool's token is not ours to judge, see the grammar above.
+    found = dict.fromkeys(token for token in parse_tokens(content) if fits(token) and len(token) <= longest)
+    return tuple(Tag(token.decode("ascii")) for token in found)
 
 
 def with_tags(content: bytes, tags: Iterable[Tag]) -> bytes:
@@ -59,18 +58,18 @@ def without_tags(content: bytes, tags: Iterable[Tag]) -> bytes:
     return kept if kept.endswith(b"\n") else kept + b"\n"
 
 
-def case_variant(tag: Tag, tokens: Iterable[bytes]) -> str:
-    """Give the token that differs from ``tag`` in letter case only, or an empty text.
+def find_variant(tags: Iterable[Tag], tokens: Iterable[bytes]) -> tuple[Tag, str] | None:
+    """Give a tag and a token that differ in letter case only, if there are such.
 
     slapd compares these values without regard to case and refuses the whole modification on such
     a pair, which would freeze the tags of every VO of the subcluster.
     """
-    wanted = tag.encode("ascii")
-    folded = wanted.lower()
+    wanted = {tag.lower().encode("ascii"): tag for tag in tags}
     for token in tokens:
-        if token.lower() == folded and token != wanted:
-            return token.decode("ascii")
-    return ""
+        tag = wanted.get(token.lower())
+        if tag is not None and token != tag.encode("ascii"):
+            return tag, token.decode("ascii")
+    return None
 
 
 def _without(line: bytes, unwanted: set[bytes]) -> bytes:

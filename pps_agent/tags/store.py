@@ -1,106 +1,161 @@
 """The tags of a site's subclusters: ``<base>/<subcluster>/<vo>/<vo>.list``, the format other tools share.
 
-Readers need no lock, since a list is replaced as a whole; writers hold one lock for all lists.
+What stands in the global list ``<global base>/<vo>/<vo>.list`` counts for every subcluster. Readers need no lock, since
+a list is replaced as a whole and a change that was begun is read as if it were finished; writers hold one lock for all
+lists. What a list cannot hold (who, why, until when, for which release) is in the VO's ``Ledger``.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pps_agent.tags import disk, listing
+from pps_agent.actor import observe_actor
+from pps_agent.tags import audit, disk, listing
+from pps_agent.tags.audit import Entry, ListEdit
+from pps_agent.tags.change import (
+    PLAIN,
+    Edit,
+    FileChange,
+    Plan,
+    Request,
+    TagChange,
+    check_tags,
+    lives_after_add,
+    lives_after_remove,
+    refuse_absent,
+    split_removed,
+)
 from pps_agent.tags.errors import HalfWrittenError, TagError, TagFileError, TagRefusedError, UnknownTargetError
+from pps_agent.tags.intent import Intent, apply_edit, find_edit
+from pps_agent.tags.ledger import DIRECTORY, Ledger
+from pps_agent.tags.life import Life, Lives
 from pps_wire import names
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo
 
 LOCK_TIMEOUT_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """What a change does to one list. An unchanged list has neither ``added`` nor ``removed``."""
-
-    subcluster: Subcluster
-    path: Path
-    added: tuple[Tag, ...] = ()
-    removed: tuple[Tag, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TagChange:
-    """What a change does (or, in a dry run, would do), over all its lists.
-
-    ``present`` are tags asked for that stood in every list already, ``absent`` those to be removed
-    that stood in none.
-    """
-
-    added: tuple[Tag, ...] = ()
-    present: tuple[Tag, ...] = ()
-    removed: tuple[Tag, ...] = ()
-    absent: tuple[Tag, ...] = ()
-    files: tuple[FileChange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    change: FileChange
-    before: bytes | None
-    after: bytes
+_TOLD: Final = 20
+"""States that one line of the log names."""
 
 
 class TagStore:
     """The tag lists below ``base`` for the subclusters of this site.
 
     The base directory must exist; a subcluster or VO directory that does not is "no tags", and is
-    created by the first tag. Input from the files is untrusted.
+    created by the first tag. Input from the files is untrusted. ``global_base``: where global lists are, if anywhere.
     """
 
-    def __init__(self, base: Path, subclusters: tuple[Subcluster, ...], lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        self._base = base
+    def __init__(
+        self,
+        base: Path,
+        subclusters: tuple[Subcluster, ...],
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+        *,
+        global_base: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._base, self._global_base = base, global_base
         self._subclusters = subclusters
         self._lock_timeout_s = lock_timeout_s
+        self._clock = clock
 
     @property
     def subclusters(self) -> tuple[Subcluster, ...]:
         """The subclusters this store may speak of."""
         return self._subclusters
 
+    # --- looking
+
     def tags(self, subcluster: Subcluster) -> frozenset[Tag]:
-        """Give every valid tag of every VO. Raises: TagError, also when one list cannot be read."""
-        return frozenset(tag for vo in self.vos(subcluster) for tag in self.list_tags(vo, subcluster))
+        """Give every valid tag of every VO that stands in the files, those whose time is over included.
+
+        Raises: TagError, also when one list cannot be read.
+        """
+        return frozenset(tag for vo in self.vos(subcluster) for tag in self.standing(vo, subcluster))
 
     def vos(self, subcluster: Subcluster) -> tuple[Vo, ...]:
-        """Give the VOs that have a directory of their own, sorted. Raises: TagError."""
+        """Give the VOs that have a directory of their own, here or globally, sorted. Raises: TagError."""
         self._check_target(subcluster)
-        found = []
-        for name in disk.list_directories(self._base / subcluster):
+        directories = disk.list_directories(self._base / subcluster)
+        if self._global_base is not None:
+            directories += disk.list_directories(self._global_base)
+        found = set()
+        for name in directories:
             with contextlib.suppress(WireError):  # a directory of somebody else, e.g. lost+found
+                found.add(names.parse_vo(name))
+        return tuple(sorted(found))
+
+    def list_tags(self, vo: Vo, subcluster: Subcluster) -> tuple[Tag, ...]:
+        """Give the valid tags of one VO in file order, without those whose time is over. Raises: TagError."""
+        lives = self.lives(vo)
+        own, now_s = lives.of(subcluster), self.now_s(lives)
+        standing = self.standing(vo, subcluster)
+        return tuple(tag for tag in standing if tag not in own or not own[tag].is_over(now_s))
+
+    def announced(self, subcluster: Subcluster) -> frozenset[Tag]:
+        """Give every valid tag of every VO whose time is not over. Raises: TagError, also when one cannot be read."""
+        return frozenset(tag for vo in self.vos(subcluster) for tag in self.list_tags(vo, subcluster))
+
+    def lives(self, vo: Vo) -> Lives:
+        """Give what is known of a VO's tags. Raises: TagFileError."""
+        ledger = Ledger(self._base, vo)
+        intent = ledger.intent()
+        return ledger.lives() if intent is None or intent.lives is None else intent.lives
+
+    def known_vos(self) -> tuple[Vo, ...]:
+        """Give the VOs that have a ledger, sorted. Raises: TagError."""
+        self._check_base()
+        found = []
+        for name in disk.list_directories(self._base / DIRECTORY):
+            with contextlib.suppress(WireError):
                 found.append(names.parse_vo(name))
         return tuple(found)
 
-    def list_tags(self, vo: Vo, subcluster: Subcluster) -> tuple[Tag, ...]:
-        """Give the valid tags of one VO in file order. Raises: TagError."""
+    def ledger(self, vo: Vo) -> Ledger:
+        """Give what is written down about a VO's tags."""
+        return Ledger(self._base, vo)
+
+    def now_s(self, lives: Lives) -> float:
+        """Give the time by which tags expire: no earlier than that of the last change, so that none comes back."""
+        return max(self._clock(), lives.written_at)
+
+    def standing(self, vo: Vo, subcluster: Subcluster) -> tuple[Tag, ...]:
+        """Give the valid tags of one VO's lists, in file order, those whose time is over included. Raises: TagError."""
         self._check_target(subcluster)
-        return listing.parse_tags(disk.load_list(self._path(vo, subcluster)) or b"", vo)
+        intent = Ledger(self._base, vo).intent()
+        found: dict[Tag, None] = {}
+        for where in (subcluster, None) if self._global_base is not None else (subcluster,):
+            content = disk.load_list(self._path(vo, where)) or b""
+            found |= dict.fromkeys(listing.parse_tags(apply_edit(content, find_edit(intent, where), vo), vo))
+        return tuple(found)
+
+    # --- changing
 
     def add(
-        self, vo: Vo, tags: Iterable[Tag], subclusters: Iterable[Subcluster] | None = None, *, dry_run: bool = False
+        self,
+        vo: Vo,
+        tags: Iterable[Tag],
+        subclusters: Iterable[Subcluster] | None = None,
+        *,
+        life: Life | None = None,
+        request: Request = PLAIN,
     ) -> TagChange:
         """Add tags to one VO's list of each subcluster (None: all), in all of them or in none.
 
-        Tags that are there stay as they are: a list that holds all of them keeps bytes and mtime.
-        Raises: TagRefusedError (syntax, another VO, case variant), UnknownTargetError, TagFileError
-        (nothing changed), HalfWrittenError.
+        ``life`` is what is to be known of them (None: nothing more). Tags that are there stay as they are: a list
+        that holds all of them keeps bytes and mtime. Raises: TagRefusedError (syntax, another VO, case variant, a
+        release whose probes have not passed), UnknownTargetError, TagFileError (nothing changed), HalfWrittenError.
         """
-        wanted = _checked(vo, tags)
-        targets = self._targets(subclusters)
-        with self._writing(dry_run):
-            edits = [self._plan_add(vo, wanted, target) for target in targets]
-            if not dry_run:
-                self._write(edits)
-        changes = tuple(edit.change for edit in edits)
+        wanted, targets = check_tags(vo, tags), self._targets(subclusters)
+        with self._writing(vo, request) as lives:
+            plan = Plan("add", [self._plan_add(vo, wanted, target) for target in targets])
+            plan.lives = lives_after_add(lives, wanted, targets, life, request, self.now_s(lives))
+            self._carry_out(vo, plan, lives, request)
+        changes = tuple(edit.change for edit in plan.edits)
         added = tuple(tag for tag in wanted if any(tag in change.added for change in changes))
         return TagChange(added=added, present=tuple(tag for tag in wanted if tag not in added), files=changes)
 
@@ -111,60 +166,210 @@ class TagStore:
         subclusters: Iterable[Subcluster] | None = None,
         *,
         missing_ok: bool = False,
-        dry_run: bool = False,
+        request: Request = PLAIN,
     ) -> TagChange:
         """Remove tags from one VO's list of each subcluster (None: all), in all of them or in none.
 
-        A tag that stands in none of the lists is refused, unless ``missing_ok``.
-        Raises: as ``add``.
+        A tag that stands in none of the lists is refused, and so is one of the global list unless all subclusters lose
+        it. With ``missing_ok`` neither is: what must not stand goes from wherever it stands. Raises: as ``add``.
         """
-        unwanted = _checked(vo, tags)
+        unwanted, targets = check_tags(vo, tags), self._targets(subclusters)
+        with self._writing(vo, request) as lives:
+            plan = Plan("remove", [self._plan_edit(vo, target, remove=unwanted) for target in self._lists(targets)])
+            removed, absent = split_removed(plan, unwanted)
+            if not missing_ok:
+                refuse_absent(absent, targets)
+                self._refuse_part_of_global(plan, targets)
+            plan.lives = lives_after_remove(lives, unwanted, targets, request)
+            self._carry_out(vo, plan, lives, request)
+        return TagChange(removed=removed, absent=absent, files=tuple(edit.change for edit in plan.edits))
+
+    def replace(
+        self,
+        vo: Vo,
+        old: Tag,
+        new: Tag,
+        subclusters: Iterable[Subcluster] | None = None,
+        *,
+        request: Request = PLAIN,
+    ) -> TagChange:
+        """Put one tag in the place of another wherever that one stands, all at once. Raises: as ``add``."""
+        (old,), (new,), targets = check_tags(vo, [old]), check_tags(vo, [new]), self._targets(subclusters)
+        with self._writing(vo, request) as lives:
+            before = [self._plan_edit(vo, where, remove=(old,)) for where in self._lists(targets)]
+            holding = [edit.change.subcluster for edit in before if edit.change.removed]
+            if not holding:
+                refuse_absent((old,), targets)
+            for target in targets:
+                self._refuse_variants(vo, (new,), target, besides=old)
+            edits = [self._plan_edit(vo, where, add=(new,), remove=(old,)) for where in holding]
+            plan = Plan("replace", edits)
+            self._refuse_part_of_global(plan, targets)
+            plan.lives = lives.with_entries(targets, (old,), None)
+            self._carry_out(vo, plan, lives, request)
+        changes = tuple(edit.change for edit in plan.edits)
+        is_new = any(new in change.added for change in changes)
+        return TagChange(
+            added=(new,) if is_new else (), present=() if is_new else (new,), removed=(old,), files=changes
+        )
+
+    def clean(self, vo: Vo, subclusters: Iterable[Subcluster] | None = None, *, request: Request = PLAIN) -> TagChange:
+        """Take out one VO's tags whose time is over, and what is known of tags that stand nowhere and announce nothing.
+
+        Raises: TagFileError (nothing changed), HalfWrittenError.
+        """
         targets = self._targets(subclusters)
-        with self._writing(dry_run):
-            edits = [self._plan_remove(vo, unwanted, target) for target in targets]
-            changes = tuple(edit.change for edit in edits)
-            removed = tuple(tag for tag in unwanted if any(tag in change.removed for change in changes))
-            absent = tuple(tag for tag in unwanted if tag not in removed)
-            if absent and not missing_ok:
-                places = ", ".join(targets)
-                raise TagRefusedError(f"not tagged {' '.join(absent)} on {places}: see `pps-agent tag list`")
-            if not dry_run:
-                self._write(edits)
-        return TagChange(removed=removed, absent=absent, files=changes)
+        with self._writing(vo, request) as lives:
+            now_s, plan = self.now_s(lives), Plan("clean", lives=lives)
+            for target in targets:
+                over = tuple(tag for tag, life in lives.of(target).items() if life.is_over(now_s))
+                edit = self._plan_edit(vo, target, remove=over)
+                plan.edits.append(edit)
+                plan.lives = plan.lives.with_entries((target,), over, None)
+            self._carry_out(vo, plan, lives, request)
+        changes = tuple(edit.change for edit in plan.edits)
+        removed = dict.fromkeys(tag for change in changes for tag in change.removed)
+        return TagChange(removed=tuple(removed), files=changes)
 
-    def _plan_add(self, vo: Vo, wanted: tuple[Tag, ...], subcluster: Subcluster) -> _Edit:
-        path = self._path(vo, subcluster)
+    def adopt(self, vo: Vo, subclusters: Iterable[Subcluster] | None = None, *, request: Request = PLAIN) -> TagChange:
+        """Put on record which tags stand in a VO's lists, as set before us; the lists stay as they are.
+
+        Raises: TagFileError.
+        """
+        targets = self._targets(subclusters)
+        with self._writing(vo, request) as lives:
+            entries, edits = tuple(self.ledger(vo).entries()), []
+            for target in targets:
+                known = audit.find_origins(entries, target)
+                foreign = tuple(tag for tag in self.standing(vo, target) if tag not in known)
+                edits.append(Edit(FileChange(target, self._path(vo, target), added=foreign), b"", b""))
+            plan = Plan("adopt", edits, lives)
+            self._carry_out(vo, plan, lives, request, writes=False)
+        changes = tuple(edit.change for edit in plan.edits)
+        return TagChange(added=tuple(dict.fromkeys(tag for c in changes for tag in c.added)), files=changes)
+
+    def set_life(
+        self,
+        vo: Vo,
+        lives_by_tag: Mapping[Subcluster, Mapping[Tag, Life | None]],
+        *,
+        request: Request = PLAIN,
+    ) -> None:
+        """Change what is known of tags, and no list. Raises: UnknownTargetError, TagFileError."""
+        self._targets(lives_by_tag)
+        with self._writing(vo, request) as lives:
+            plan, told = Plan("state", lives=lives), []
+            for subcluster, entries in lives_by_tag.items():
+                for tag, life in entries.items():
+                    plan.lives = plan.lives.with_entries((subcluster,), (tag,), life)
+                    told.append(f"{tag} on {subcluster} is {life.state.value if life else 'forgotten'}")
+            more = f" and {len(told) - _TOLD} more" * (len(told) > _TOLD)
+            request = replace(request, reason=request.reason or ", ".join(told[:_TOLD]) + more)
+            self._carry_out(vo, plan, lives, request)
+
+    # --- how
+
+    def _plan_add(self, vo: Vo, wanted: tuple[Tag, ...], subcluster: Subcluster) -> Edit:
+        there = set(self.standing(vo, subcluster))
+        missing = tuple(tag for tag in wanted if tag not in there)
+        self._refuse_variants(vo, missing, subcluster)
+        return self._plan_edit(vo, subcluster, add=missing)
+
+    def _plan_edit(
+        self, vo: Vo, where: Subcluster | None, *, add: tuple[Tag, ...] = (), remove: tuple[Tag, ...] = ()
+    ) -> Edit:
+        path = self._path(vo, where)
         before = disk.load_list(path)
-        content = before or b""
-        present = set(listing.parse_tags(content, vo))
-        added = tuple(tag for tag in wanted if tag not in present)
-        tokens = [*listing.parse_tokens(content), *self._tokens_of_others(vo, subcluster)] if added else []
-        for tag in added:
-            variant = listing.case_variant(tag, tokens)
-            if variant:
+        present = set(listing.parse_tags(before or b"", vo))
+        added = tuple(tag for tag in add if tag not in present)
+        removed = tuple(tag for tag in remove if tag in present)
+        content = apply_edit(before or b"", ListEdit(where or "", added, removed), vo)
+        return Edit(FileChange(where, path, added=added, removed=removed), before, content)
+
+    def _refuse_variants(
+        self, vo: Vo, wanted: tuple[Tag, ...], subcluster: Subcluster, besides: Tag | None = None
+    ) -> None:
+        if not wanted:
+            return
+        tokens = [token for token in self._tokens(vo, subcluster) if besides is None or token != besides.encode()]
+        if found := listing.find_variant(wanted, tokens):
+            tag, variant = found
+            raise TagRefusedError(
+                f"{tag} differs from {variant} of {subcluster} in letter case only, which would stop the"
+                f" information system from taking any tag: use {variant}, or remove it first"
+            )
+
+    def _tokens(self, vo: Vo, subcluster: Subcluster) -> list[bytes]:
+        """Give all that stands in any VO's list of a subcluster.
+
+        Another VO's list that cannot be read is passed over, or that VO could keep all others from their tags;
+        publishers leave out variants as well.
+        """
+        tokens: list[bytes] = []
+        for owner in dict.fromkeys((vo, *self.vos(subcluster))):
+            for where in (subcluster, None) if self._global_base is not None else (subcluster,):
+                try:
+                    tokens += listing.parse_tokens(disk.load_list(self._path(owner, where)) or b"")
+                except TagFileError:
+                    if owner == vo:
+                        raise
+        return tokens
+
+    def _refuse_part_of_global(self, plan: Plan, targets: tuple[Subcluster, ...]) -> None:
+        """A tag of the global list stands on every subcluster: it cannot be taken from some."""
+        for edit in plan.edits:
+            if edit.change.subcluster is None and edit.change.removed and set(targets) != set(self._subclusters):
                 raise TagRefusedError(
-                    f"{tag} differs from {variant} of {subcluster} in letter case only, which would stop the"
-                    f" information system from taking any tag: use {variant}, or remove it first"
+                    f"{' '.join(edit.change.removed)} stands in the global list {edit.change.path}, so on every"
+                    " subcluster: leave the subcluster out, to take it from all"
                 )
-        return _Edit(FileChange(subcluster, path, added=added), before, listing.with_tags(content, added))
 
-    def _plan_remove(self, vo: Vo, unwanted: tuple[Tag, ...], subcluster: Subcluster) -> _Edit:
-        path = self._path(vo, subcluster)
-        before = disk.load_list(path)
-        content = before or b""
-        present = set(listing.parse_tags(content, vo))
-        removed = tuple(tag for tag in unwanted if tag in present)
-        return _Edit(FileChange(subcluster, path, removed=removed), before, listing.without_tags(content, removed))
+    def _carry_out(self, vo: Vo, plan: Plan, before: Lives, request: Request, *, writes: bool = True) -> None:
+        """Do all of a change or nothing. Raises: TagFileError, HalfWrittenError."""
+        edits, is_same = plan.list_edits(), plan.lives.tags == before.tags
+        if request.dry_run or (not edits and is_same):
+            return
+        at_s = self.now_s(before)
+        lives = None if is_same else Lives(plan.lives.tags, at_s)
+        entry = Entry(
+            verb=plan.verb,
+            at=datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            who=request.who or observe_actor(),
+            via=request.via,
+            lists=edits,
+            reason=request.reason,
+            forced=request.forced,
+        )
+        ledger = Ledger(self._base, vo)
+        intent = Intent(audit.render_entry(entry, ledger.head()), lives)
+        ledger.begin(intent)
+        try:
+            if writes:
+                self._write(plan.edits)
+        except HalfWrittenError:
+            raise  # the next who opens the lists finishes it
+        except TagFileError:
+            ledger.drop()
+            raise
+        ledger.finish(intent)
 
-    def _tokens_of_others(self, vo: Vo, subcluster: Subcluster) -> list[bytes]:
-        return [
-            token
-            for other in self.vos(subcluster)
-            if other != vo
-            for token in listing.parse_tokens(disk.load_list(self._path(other, subcluster)) or b"")
-        ]
+    def _finish_pending(self, vo: Vo) -> None:
+        """Finish a change whose process was killed. Raises: TagFileError."""
+        ledger = Ledger(self._base, vo)
+        intent = ledger.intent()
+        if intent is None:
+            return
+        if intent.entry.verb != "adopt":
+            edits = []
+            for edit in intent.entry.lists:
+                where = Subcluster(edit.subcluster) if edit.subcluster else None
+                path = self._path(vo, where)
+                before = disk.load_list(path)
+                edits.append(Edit(FileChange(where, path), before, apply_edit(before or b"", edit, vo)))
+            self._write(edits)
+        ledger.finish(intent)
 
-    def _write(self, edits: list[_Edit]) -> None:
+    def _write(self, edits: list[Edit]) -> None:
         """Write all changed lists, or put back what was written and raise."""
         with contextlib.ExitStack() as undo:
             for edit in edits:
@@ -172,7 +377,7 @@ class TagStore:
                     continue
                 path = edit.change.path
                 try:
-                    undo.callback(disk.remove_directories, disk.make_directories(path.parent, self._base))
+                    undo.callback(disk.remove_directories, disk.make_directories(path.parent, self._root_of(edit)))
                     disk.save_list(path, edit.after)
                 except TagFileError as exc:
                     raise TagFileError(f"{exc} (no list was changed: the ones written before are put back)") from exc
@@ -180,13 +385,18 @@ class TagStore:
             undo.pop_all()
 
     @contextlib.contextmanager
-    def _writing(self, dry_run: bool) -> Iterator[None]:
-        if dry_run:
+    def _writing(self, vo: Vo, request: Request) -> Iterator[Lives]:
+        """Hold the lock, finish what another began, and give what is known of the VO's tags."""
+        if request.dry_run:
             self._check_base()
-            yield
+            yield self.lives(vo)
         else:
             with disk.locked(self._base, self._lock_timeout_s):
-                yield
+                self._finish_pending(vo)
+                yield Ledger(self._base, vo).lives()
+
+    def _lists(self, targets: tuple[Subcluster, ...]) -> tuple[Subcluster | None, ...]:
+        return targets if self._global_base is None else (*targets, None)
 
     def _targets(self, subclusters: Iterable[Subcluster] | None) -> tuple[Subcluster, ...]:
         targets = self._subclusters if subclusters is None else tuple(dict.fromkeys(subclusters))
@@ -207,24 +417,17 @@ class TagStore:
                 f"the tag directory {self._base} does not exist: create it, or set paths.tags to where the lists are"
             )
 
-    def _path(self, vo: Vo, subcluster: Subcluster) -> Path:
-        return self._base / subcluster / vo / f"{vo}.list"
+    def _root_of(self, edit: Edit) -> Path:
+        is_global = self._global_base is not None and edit.change.path.is_relative_to(self._global_base)
+        return self._global_base if is_global and self._global_base is not None else self._base
 
-
-def _checked(vo: Vo, tags: Iterable[Tag]) -> tuple[Tag, ...]:
-    """Give the tags once each, in order, after checking them against the VO and against one another."""
-    checked: dict[Tag, None] = {}
-    try:
-        for tag in tags:
-            checked[names.parse_tag(tag, names.parse_vo(vo))] = None
-    except WireError as exc:
-        raise TagRefusedError(str(exc)) from exc
-    tokens = [tag.encode("ascii") for tag in checked]
-    for tag in checked:
-        variant = listing.case_variant(tag, tokens)
-        if variant:
-            raise TagRefusedError(f"{tag} and {variant} differ in letter case only: choose one of them")
-    return tuple(checked)
+    def _path(self, vo: Vo, where: Subcluster | None) -> Path:
+        """Give the path of a list; ``where`` None is the global one."""
+        if where is not None:
+            return self._base / where / vo / f"{vo}.list"
+        if self._global_base is None:
+            raise TagFileError("this site names no global lists: set paths.global_tags")
+        return self._global_base / vo / f"{vo}.list"
 
 
 def _restore(path: Path, before: bytes | None) -> None:
@@ -235,5 +438,6 @@ def _restore(path: Path, before: bytes | None) -> None:
             disk.save_list(path, before)
     except (TagError, OSError) as exc:
         raise HalfWrittenError(
-            f"a later list could not be written, and {path} could not be put back ({exc}): compare it with the others"
+            f"a later list could not be written, and {path} could not be put back ({exc}): the next change finishes"
+            " this one; see that it can"
         ) from exc

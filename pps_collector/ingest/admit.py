@@ -7,7 +7,8 @@ from enum import Enum
 from typing import Final, assert_never
 
 from pps_wire.errors import WireError
-from pps_wire.report import Body, ProbeBody, ReleaseBody, RoundBody, TagBody, parse_body, parse_record
+from pps_wire.names import DEFAULT_GROUP, HostGroup
+from pps_wire.report import Body, ProbeBody, ReleaseBody, RequestBody, RoundBody, TagBody, parse_body, parse_record
 
 MAX_RECORD_BYTES: Final = 1024**2
 MAX_SUBJECT_BYTES: Final = 1024
@@ -29,11 +30,12 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LatestState:
-    """What a record says of its subject, if nothing newer is known."""
+    """What a record says of its subject in one host group, if nothing newer is known."""
 
     subject: str
     state: str
     summary: str
+    group: HostGroup = DEFAULT_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +80,24 @@ def admit(raw: bytes, seq: int, now: datetime) -> Admitted | Quarantined:
     return Admitted(seq, record.kind, record.at, text, describe(body) if body is not None else None)
 
 
-def describe(body: Body) -> LatestState:
-    """Give the subject that a body speaks of, its state in one word, and why."""
+def describe(body: Body) -> LatestState | None:
+    """Give the subject that a body speaks of, its state in one word, and why; None where no state lasts."""
     match body:
         case ProbeBody():
             subject = f"{body.release or PRODUCTION}|{body.probe}"
-            return LatestState(subject, body.status.name.lower(), _storable(body.summary))
+            if body.partial:
+                subject = _bounded(_storable(f"{subject}|{body.host}"))
+            return LatestState(subject, body.status.name.lower(), _storable(body.summary), body.group)
         case ReleaseBody():
-            return LatestState(body.release, body.state.value, _storable(body.reason))
+            return LatestState(body.release, body.word, _storable(body.reason), body.group)
         case TagBody():
-            return LatestState(_bounded(_storable(f"{body.subcluster}|{body.tag}")), body.state.value, "")
+            subject = _bounded(_storable(f"{body.subcluster}|{body.tag}"))
+            return LatestState(subject, body.state.value, "", body.group)
         case RoundBody():
             state = "failed" if body.failed else "ok"
-            return LatestState("round", state, f"{body.done} done, {body.failed} failed")
+            return LatestState("round", state, f"{body.done} done, {body.failed} failed", body.group)
+        case RequestBody():
+            return None
     assert_never(body)
 
 

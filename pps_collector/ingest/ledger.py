@@ -28,7 +28,7 @@ class _Rows:
     moved: set[_Lane] = field(default_factory=set)
     records: list[dict[str, Any]] = field(default_factory=list)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
-    latest: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
+    latest: dict[tuple[str, str, str, str], dict[str, Any]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
 
@@ -109,13 +109,14 @@ def _sort_in(batch: Batch, skip: int, rows: _Rows, now: datetime) -> None:
 def _keep_latest(batch: Batch, admitted: Admitted, rows: _Rows, now: datetime) -> None:
     if admitted.latest is None:
         return
-    key = (batch.site, admitted.kind, admitted.latest.subject)
+    key = (batch.site, admitted.kind, admitted.latest.group, admitted.latest.subject)
     known = rows.latest.get(key)
     if known is not None and known["at"] > admitted.at:
         return
     rows.latest[key] = {
         "site": batch.site,
         "kind": admitted.kind,
+        "host_group": admitted.latest.group,
         "subject": admitted.latest.subject,
         "state": admitted.latest.state,
         "summary": admitted.latest.summary,
@@ -163,7 +164,7 @@ def _upsert_latest(connection: Connection, rows: list[dict[str, Any]]) -> None:
     # A late record never overwrites a newer one; of two at the same instant the later sent one stands.
     newer = latest.c.at <= new["at"]
     connection.execute(
-        statement.on_conflict_do_update(index_elements=["site", "kind", "subject"], set_=changed, where=newer), rows
+        statement.on_conflict_do_update(index_elements=latest.primary_key, set_=changed, where=newer), rows
     )
 
 

@@ -8,21 +8,30 @@ from typing import Final
 
 import msgspec
 
-from pps_wire.names import version_key
+from pps_wire.names import DEFAULT_GROUP, version_key
 from pps_wire.report import BODIES, Body, ProbeBody, ReleaseBody, RoundBody, Status, TagBody
 
 MAX_DETAILS: Final = 4096
+_Place = tuple[str, str]
+"""Site and host group."""
 _WORST_FIRST: Final = (Status.CRITICAL, Status.UNKNOWN, Status.WARNING, Status.OK)
 
 
 @dataclass(frozen=True, slots=True)
 class LatestRow:
-    """One row of ``latest``: the body as JSON text, and when it was true."""
+    """One row of ``latest``: the body as JSON text, when it was true, and when its agent was last heard of."""
 
     site: str
     kind: str
     body: str
     at: datetime
+    group: str = DEFAULT_GROUP
+    last_seen_at: datetime | None = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Site and host group."""
+        return self.site, self.group
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,10 @@ class TagCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteCell(msgspec.Struct, frozen=True, kw_only=True):
-    """One release at one site; ``state`` is empty when only probes or tags were reported yet."""
+    """One release in one host group; ``state`` is empty when only probes or tags were reported yet."""
 
     site: str
+    group: str
     silent: bool
     state: str
     current: bool
@@ -93,9 +103,10 @@ class RoundCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteLife(msgspec.Struct, frozen=True, kw_only=True):
-    """A site's sign of life; ``silent`` is judged by the collector's clock, at the time of asking."""
+    """A host group's sign of life; ``silent`` is judged by the collector's clock, at the time of asking."""
 
     site: str
+    group: str
     agents: int
     silent: bool
     last_seen_at: datetime | None
@@ -115,7 +126,7 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Gathered:
-    """What was reported of one release at one site."""
+    """What was reported of one release in one host group."""
 
     state: tuple[ReleaseBody, datetime] | None = None
     probes: list[ProbeCell] = field(default_factory=list)
@@ -123,49 +134,77 @@ class _Gathered:
 
 
 def build_matrix(rows: Iterable[LatestRow], sites: Sequence[SiteRow], now: datetime, silent_after_s: int) -> Matrix:
-    """Arrange the latest states by release and site: components by name, newest version first."""
-    silent = {one.site: _is_silent(one, now, silent_after_s) for one in sites}
-    releases: dict[str, dict[str, _Gathered]] = defaultdict(lambda: defaultdict(_Gathered))
-    production: dict[str, list[ProbeCell]] = defaultdict(list)
-    rounds: dict[str, RoundCell] = {}
+    """Arrange the latest states by release, site and host group: components by name, newest version first."""
+    rows = list(rows)
+    life = _find_life(rows, sites, now, silent_after_s)
+    silent = {(one.site, one.group): one.silent for one in life}
+    releases: dict[str, dict[_Place, _Gathered]] = defaultdict(lambda: defaultdict(_Gathered))
+    production: dict[_Place, list[ProbeCell]] = defaultdict(list)
+    rounds: dict[_Place, RoundCell] = {}
     unreadable = 0
     for row in rows:
         match _read_body(row):
             case None:
                 unreadable += 1
+            case ProbeBody(partial=True):
+                pass  # what the nodes say together is a result of its own
             case ProbeBody() as body if body.release is None:
-                production[row.site].append(_probe_cell(body, row.at))
+                production[row.place].append(_probe_cell(body, row.at))
             case ProbeBody(release=str(release)) as body:
-                releases[release][row.site].probes.append(_probe_cell(body, row.at))
+                releases[release][row.place].probes.append(_probe_cell(body, row.at))
             case ReleaseBody() as body:
-                releases[body.release][row.site].state = (body, row.at)
+                releases[body.release][row.place].state = (body, row.at)
             case TagBody() as body if body.release is not None:
-                releases[body.release][row.site].tags.append(_tag_cell(body, row.at))
+                releases[body.release][row.place].tags.append(_tag_cell(body, row.at))
             case RoundBody() as body:
-                rounds[row.site] = _round_cell(body, row.at)
+                rounds[row.place] = _round_cell(body, row.at)
             case _:
                 pass  # a tag without a release is not one of ours to show here
     return Matrix(
         generated_at=now,
         silent_after_s=silent_after_s,
         sites=[
-            SiteLife(
-                site=one.site,
-                agents=one.agents,
-                silent=silent[one.site],
-                last_seen_at=one.last_seen_at,
-                round=rounds.get(one.site),
-                production=_sorted_probes(production.get(one.site, [])),
+            msgspec.structs.replace(
+                one,
+                round=rounds.get((one.site, one.group)),
+                production=_sorted_probes(production.get((one.site, one.group), [])),
             )
-            for one in sorted(sites, key=lambda one: one.site)
+            for one in life
         ],
         releases=_newest_first(_release_row(release, cells, silent) for release, cells in releases.items()),
         unreadable=unreadable,
     )
 
 
-def _is_silent(row: SiteRow, now: datetime, silent_after_s: int) -> bool:
-    return row.last_seen_at is None or now - row.last_seen_at > timedelta(seconds=silent_after_s)
+def _find_life(
+    rows: Iterable[LatestRow], sites: Iterable[SiteRow], now: datetime, silent_after_s: int
+) -> list[SiteLife]:
+    """Give every host group that reported, and each site that has not yet, with its sign of life.
+
+    A site's only group lives as long as any agent of the site is heard of; several are told apart by
+    the agents that reported for them.
+    """
+    heard: dict[str, dict[str, datetime | None]] = defaultdict(dict)
+    for row in rows:
+        known = heard[row.site].get(row.group)
+        heard[row.site][row.group] = max((at for at in (known, row.last_seen_at) if at is not None), default=None)
+    life = []
+    for site in sorted(sites, key=lambda one: one.site):
+        groups = heard.get(site.site) or {DEFAULT_GROUP: None}
+        for group, last in sorted(groups.items()):
+            seen = last if len(groups) > 1 else site.last_seen_at
+            life.append(
+                SiteLife(
+                    site=site.site,
+                    group=group,
+                    agents=site.agents,
+                    silent=seen is None or now - seen > timedelta(seconds=silent_after_s),
+                    last_seen_at=seen,
+                    round=None,
+                    production=[],
+                )
+            )
+    return life
 
 
 def _read_body(row: LatestRow) -> Body | None:
@@ -205,7 +244,7 @@ def _round_cell(body: RoundBody, at: datetime) -> RoundCell:
     )
 
 
-def _release_row(release: str, cells: dict[str, _Gathered], silent: dict[str, bool]) -> ReleaseRow:
+def _release_row(release: str, cells: dict[_Place, _Gathered], silent: dict[_Place, bool]) -> ReleaseRow:
     known = next((one.state[0] for one in cells.values() if one.state is not None), None)
     component, version = (known.component, known.version) if known is not None else (release, "")
     # An id is never parsed: what is left of it after the two reported parts is the platform.
@@ -215,16 +254,17 @@ def _release_row(release: str, cells: dict[str, _Gathered], silent: dict[str, bo
         component=component,
         version=version,
         platform=platform if platform != release else "",
-        sites=[_site_cell(site, cells[site], silent.get(site, True)) for site in sorted(cells)],
+        sites=[_site_cell(place, cells[place], silent.get(place, True)) for place in sorted(cells)],
     )
 
 
-def _site_cell(site: str, gathered: _Gathered, silent: bool) -> SiteCell:
+def _site_cell(place: _Place, gathered: _Gathered, silent: bool) -> SiteCell:
     body, at = gathered.state if gathered.state is not None else (None, None)
     return SiteCell(
-        site=site,
+        site=place[0],
+        group=place[1],
         silent=silent,
-        state=body.state.value if body is not None else "",
+        state=body.word if body is not None else "",
         current=body.current if body is not None else False,
         reason=body.reason if body is not None else "",
         at=at,

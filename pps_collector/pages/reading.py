@@ -11,7 +11,11 @@ from pps_wire.report import BODIES
 
 def read_matrix(engine: Engine, now: datetime, silent_after_s: int) -> Matrix:
     """Give the matrix as the database has it. Raises: SQLAlchemyError."""
-    states = select(latest.c.site, latest.c.kind, latest.c.body, latest.c.at).where(latest.c.kind.in_(BODIES))
+    states = (
+        select(latest.c.site, latest.c.kind, latest.c.body, latest.c.at, latest.c.host_group, agent.c.last_seen_at)
+        .outerjoin(agent, agent.c.id == latest.c.agent)
+        .where(latest.c.kind.in_(BODIES))
+    )
     sites = select(agent.c.site, func.count(), func.max(agent.c.last_seen_at)).group_by(agent.c.site)
     with engine.connect() as connection:
         rows = [LatestRow(*row) for row in connection.execute(states)]

@@ -33,6 +33,8 @@ _WORDS: Final[dict[str, tuple[str, Tone]]] = {
     "release:tagged": ("tagged", Tone.GOOD),
     "release:draining": ("draining", Tone.WARN),
     "release:removed": ("removed", Tone.QUIET),
+    "release:awaiting-config": ("awaiting configuration", Tone.BUSY),
+    "release:handed-over": ("handed over", Tone.QUIET),
     "release:": ("not reported", Tone.QUIET),
     "probe:ok": ("OK", Tone.GOOD),
     "probe:warning": ("WARNING", Tone.WARN),

@@ -22,6 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from pps_wire.names import DEFAULT_GROUP
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC time; SQLite keeps it as fixed-width text, which sorts as time does."""
@@ -103,6 +105,7 @@ latest = Table(
     metadata,
     Column("site", String(64), primary_key=True),
     Column("kind", String(64), primary_key=True),
+    Column("host_group", String(64), primary_key=True, server_default=DEFAULT_GROUP),
     Column("subject", Text, primary_key=True),
     Column("state", String(32), nullable=False),
     Column("summary", Text, nullable=False),

@@ -8,7 +8,6 @@ import hashlib
 import platform
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from pps_publisher.build.base_set import is_base
-from pps_publisher.build.closure import close, parse_depends
+from pps_publisher.build.closure import Graph, close, parse_depends
+from pps_publisher.build.programs import call, demand, last_lines
 from pps_publisher.build.relocation import relocate
 from pps_publisher.errors import FetchError, SiteError, UsageError
 from pps_publisher.files import hash_file
@@ -47,7 +47,8 @@ _NAME: Final = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
 _URI: Final = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) (?P<kind>\w+):(?P<hash>[0-9a-f]+)$")
 _QUERY_S: Final = 120
 _DOWNLOAD_S: Final = 1800
-_UNPACK_S: Final = 300
+UNPACK_S: Final = 300
+"""Longest time for one package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def load_debian_tree(wanted: tuple[str, ...], cache: Path, work: Path, overlays:
     root = work / "unpacked"
     root.mkdir(parents=True)
     for file in files:
-        _run(["dpkg-deb", "--extract", str(file), str(root)], _UNPACK_S)
+        demand(["dpkg-deb", "--extract", str(file), str(root)], UNPACK_S)
     nodes = relocate(observe_tree(root))
     for overlay in overlays:
         lay_over(nodes, observe_tree(overlay))
@@ -98,19 +99,38 @@ def demand_apt() -> None:
 def resolve(wanted: Iterable[str]) -> tuple[str, ...]:
     """Give the packages a tree must carry for ``wanted``, sorted. Raises: UsageError, SiteError, PublishError."""
     names = tuple(wanted)
+    return close(_graph_of(names), names, is_base)
+
+
+def close_over(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Give ``wanted`` and all they need, the base set too, sorted. Raises: UsageError, SiteError, PublishError."""
+    names = tuple(wanted)
+    return close(_graph_of(names), names, lambda _: False)
+
+
+def resolve_base(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Give the base packages that a tree of ``wanted`` counts on, sorted. Raises: as ``resolve``."""
+    names = tuple(wanted)
+    graph = _graph_of(names)
+    needs = (dependency.names for name in close(graph, names, is_base) for dependency in graph.get(name, ()))
+    first = (next((name for name in found if is_base(name) and name in graph), "") for found in needs)
+    return tuple(sorted(set(first) - {""}))
+
+
+def _graph_of(names: tuple[str, ...]) -> Graph:
     for name in names:
         if not _NAME.match(name):
             raise UsageError(f"{name!r} is not a package name; write e.g. xrootd-client")
     kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
     options = ["--recurse", *(f"--no-{kind}" for kind in kinds)]
-    result = _call(["apt-cache", "depends", *options, *names], _QUERY_S)
+    result = call(["apt-cache", "depends", *options, *names], _QUERY_S)
     graph = parse_depends(result.stdout)
     unknown = [name for name in names if name not in graph]
     if unknown:
         raise UsageError(f"apt knows no package {', '.join(unknown)}; run 'apt-get update' or correct the name")
     if result.returncode:
-        raise SiteError(f"apt-cache depends failed: {_last_lines(result.stderr)}; try it by hand")
-    return close(graph, names, is_base)
+        raise SiteError(f"apt-cache depends failed: {last_lines(result.stderr)}; try it by hand")
+    return graph
 
 
 def fetch_packages(packages: tuple[str, ...], cache: Path) -> tuple[Path, ...]:
@@ -120,13 +140,13 @@ def fetch_packages(packages: tuple[str, ...], cache: Path) -> tuple[Path, ...]:
     """
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as empty:  # apt lists only what its working directory does not hold
-        known = parse_uris(_run([*_apt_get("download"), "--print-uris", *packages], _QUERY_S, Path(empty)))
+        known = parse_uris(demand([*_apt_get("download"), "--print-uris", *packages], _QUERY_S, Path(empty)))
     by_name = {package.file_name.partition("_")[0]: package for package in known}
     missing = [name for name, package in by_name.items() if not _intact(cache / package.file_name, package)]
     if missing:
-        result = _call([*_apt_get("download"), *missing], _DOWNLOAD_S, cache)
+        result = call([*_apt_get("download"), *missing], _DOWNLOAD_S, cache)
         if result.returncode:
-            raise FetchError(f"apt could not download {len(missing)} packages: {_last_lines(result.stderr)}; try again")
+            raise FetchError(f"apt could not download {len(missing)} packages: {last_lines(result.stderr)}; try again")
     for package in by_name.values():
         if not _intact(cache / package.file_name, package):
             raise FetchError(f"{cache / package.file_name}: is not what apt's index says; delete it and try again")
@@ -156,32 +176,3 @@ def _intact(path: Path, package: Package) -> bool:
 def _apt_get(verb: str) -> list[str]:
     # apt drops to user _apt for downloads, who may not write into the cache directory
     return ["apt-get", "-q", "-o", "APT::Sandbox::User=root", verb]
-
-
-def _run(command: list[str], timeout_s: int, cwd: Path | None = None) -> str:
-    result = _call(command, timeout_s, cwd)
-    if result.returncode:
-        raise SiteError(f"{' '.join(command[:3])} … failed: {_last_lines(result.stderr)}; try it by hand")
-    return result.stdout
-
-
-def _call(command: list[str], timeout_s: int, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=timeout_s,
-            cwd=cwd,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise SiteError(f"{command[0]} took more than {timeout_s} s; look at the machine and try again") from exc
-
-
-def _last_lines(text: str) -> str:
-    return " / ".join(text.strip().splitlines()[-3:])[:500]

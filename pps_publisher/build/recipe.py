@@ -1,4 +1,4 @@
-"""The whole of a build after the tree is read: look into the programs, set RUNPATHs, describe, write."""
+"""The whole of a build after the tree is read: look into the programs, set library paths, describe, write."""
 
 import re
 import tempfile
@@ -10,8 +10,12 @@ from typing import Final
 import msgspec
 
 from pps_publisher.build.environment import overlay_of
+from pps_publisher.build.hints import Hint, load_hints, load_scripts
+from pps_publisher.build.loading import is_own_interpreter
+from pps_publisher.build.proof import Demand, Proof, Standing, prove
 from pps_publisher.build.release import Description, check_description, write_bundle
 from pps_publisher.bundle import Bundle
+from pps_publisher.chunks import lint_names
 from pps_publisher.elf import (
     hard_paths,
     outside_libraries,
@@ -21,7 +25,7 @@ from pps_publisher.elf import (
     requires_of,
     set_runpaths,
 )
-from pps_publisher.errors import UsageError
+from pps_publisher.errors import PublishError, UsageError
 from pps_publisher.lint import Found, Tree
 from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Version, Vo
 from pps_wire.release import Changes, ConfigStep, Overlay, ReleaseClass, Requires
@@ -55,29 +59,67 @@ class Wish:
 class Report:
     """What a release manager should know of a build before signing it."""
 
+    release: ReleaseId
     found: tuple[Found, ...]
+    hints: tuple[Hint, ...]
     elf_files: int
     runpaths_set: int
     outside_libraries: tuple[str, ...]
     hard_paths: tuple[str, ...]
+    interpreters: tuple[str, ...]
+    """What scripts name after ``#!`` and the tree does not hold; a bare name is looked for in PATH."""
+    proof: Proof
 
 
-def build(tree: Tree, wish: Wish, directory: Path) -> tuple[Bundle, Report]:
-    """Write a build of ``tree`` into ``directory``; the tree itself is not changed.
+class UnprovedError(PublishError):
+    """The tree does not run over the base system alone; ``report`` tells why, and no build was written."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        faults = (f"{fault.path}: {fault.fault.value}: {fault.detail}" for fault in report.proof.faults)
+        told = f"{report.release} does not run in the clean root {report.proof.root}; nothing was written"
+        super().__init__("\n".join((*faults, f"{told}. Carry what is missing, or state it with --site-provides")))
+
+
+def build(tree: Tree, wish: Wish, directory: Path, demand: Demand | None = None) -> tuple[Bundle, Report]:
+    """Write a build of ``tree`` into ``directory``, proved first where ``demand`` is given; ``tree`` is not changed.
 
     Raises: PublishError when the programs do not fit one platform or the class contradicts the
-    changes; UsageError when the stated platform promises what the programs cannot keep; WireError for
-    names and fields that sites would refuse; SiteError, OSError.
+    changes; UnprovedError; UsageError when the stated platform promises what the programs cannot keep or
+    the tree is empty; WireError for names and fields that sites would refuse; SiteError, FetchError, OSError.
     """
+    if not tree.files():
+        raise UsageError("the tree holds no file, so there is nothing to publish; look at what was named as its source")
     elfs = read_elfs(tree)
     description = describe(tree, wish, requires_of(elfs))
     check_description(description)
+    lint_names(tree, description.id)
     plan = {} if wish.keep_runpath else plan_runpaths(elfs, tree)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".runpath-", dir=directory) as work:
-        patched = set_runpaths(tree, plan, Path(work))
+    with tempfile.TemporaryDirectory(prefix="pps-publish-") as work:
+        patched = set_runpaths(tree, plan, Path(work) / "patched")
+        final = read_elfs(patched) if plan else elfs
+        scripts = load_scripts(patched)
+        unproved = Proof(Standing.UNPROVED)
+        overlay = description.environment
+        proof = unproved if demand is None else prove(patched, final, scripts, overlay, demand, Path(work))
+        report = Report(
+            release=description.id,
+            found=tree.found,
+            hints=load_hints(patched, final),
+            elf_files=len(elfs),
+            runpaths_set=len(plan),
+            outside_libraries=outside_libraries(elfs, tree),
+            hard_paths=hard_paths(tree),
+            interpreters=tuple(
+                sorted({name for name in scripts.values() if not is_own_interpreter(name, tree, overlay)})
+            ),
+            proof=proof,
+        )
+        if proof.standing is Standing.REFUTED:
+            raise UnprovedError(report)
+        directory.mkdir(parents=True, exist_ok=True)
         bundle = write_bundle(patched, description, directory)
-    return bundle, Report(tree.found, len(elfs), len(plan), outside_libraries(elfs, tree), hard_paths(tree))
+    return bundle, report
 
 
 def describe(tree: Tree, wish: Wish, computed: Requires) -> Description:

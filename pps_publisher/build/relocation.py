@@ -20,6 +20,7 @@ _DROPPED: Final = (
     "etc/default",
     "etc/init.d",
     "etc/logrotate.d",
+    "lib/.build-id",
     "lib/systemd",
     "share/bash-completion",
     "share/bug",

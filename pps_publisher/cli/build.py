@@ -8,14 +8,13 @@ from typing import Any
 
 import click
 
-from pps_publisher.build.debian import load_debian_tree, observe_os
 from pps_publisher.build.documents import ChangesFile, load_changes, load_environment
-from pps_publisher.build.recipe import Report, Wish, build
-from pps_publisher.bundle import Bundle
-from pps_publisher.cli.options import output_option, show
+from pps_publisher.build.proof import Demand
+from pps_publisher.build.recipe import UnprovedError, Wish, build
+from pps_publisher.build.sources import Origin, load_root, load_source, refuse_contradiction
+from pps_publisher.cli.build_report import bundle_facts, facts_of, lines_of
+from pps_publisher.cli.options import output_option, show, show_json
 from pps_publisher.errors import UsageError
-from pps_publisher.lint import Tree
-from pps_publisher.tree import load_tree
 from pps_wire import names
 from pps_wire.release import ConfigStep, ReleaseClass
 
@@ -25,8 +24,18 @@ _CLASSES = [class_.value for class_ in ReleaseClass]
 
 @click.command("build")
 @click.option("--from-tree", type=_path, help="Directory that holds the client, bin/ and lib/ at its top.")
-@click.option("--from-debian", is_flag=True, help="Take Debian packages (--package) and all they need.")
+@click.option("--from-debian", is_flag=True, help="Debian packages (ITEMS, or --package) and all they need.")
+@click.option("--from-rpm", "rpms", multiple=True, type=_path, help="RPM package; repeatable; more of them as ITEMS.")
+@click.option("--from-tarball", type=_path, help="A .tar, .tar.gz, .tar.bz2, .tar.xz or .tar.zst.")
 @click.option("--package", "packages", multiple=True, help="Debian package; repeatable; the grid clients by default.")
+@click.option(
+    "--rpm-key", "rpm_keys", multiple=True, type=_path, help="Key that must have signed each RPM; repeatable."
+)
+@click.option(
+    "--strip-components", "strip", type=click.IntRange(0, 32), help="Leading directories of a tarball to cut."
+)
+@click.option("--prefix", help="Directory a tarball was made for: its absolute links start there; / by default.")
+@click.option("--os", "os_id", help="OS id the client is bound to, e.g. el9; from the packages by default.")
 @click.option("--cache", type=_path, help="Where package files are kept between builds, OUT/packages by default.")
 @click.option("--overlay", "overlays", multiple=True, type=_path, help="Tree laid over the first; repeatable.")
 @click.option("--out", type=_path, required=True, help="Directory for the build's three files.")
@@ -44,45 +53,78 @@ _CLASSES = [class_.value for class_ in ReleaseClass]
 @click.option("--expires", help="Date or time (UTC) after which the preview ends, e.g. 2027-01-31.")
 @click.option("--reference", "references", multiple=True, help="Tracker reference, e.g. patch:3064; repeatable.")
 @click.option("--keep-runpath", is_flag=True, help="Leave the programs' library search paths alone.")
+@click.option("--clean-root", type=_path, help="Root of a base system to prove the client over; Debian's by default.")
+@click.option("--no-clean-root", is_flag=True, help="Do not prove that it runs; the report says so.")
+@click.option("--smoke", "smokes", multiple=True, help="Command to run in the clean root, e.g. 'xrdcp --version'.")
+@click.option("--site-provides", "provided", multiple=True, help="Library or interpreter all sites have; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, keep nothing.")
 @output_option
+@click.argument("items", nargs=-1, metavar="[ITEMS]...")
 def command(out: Path, dry_run: bool, output: str, **given: Any) -> None:
-    """Build a release from a tree or from Debian packages.
+    """Build a release from a tree, a tarball, RPM packages or Debian packages.
 
-    The same input gives the same bytes. RUNPATHs are set so that no LD_LIBRARY_PATH is needed; what
-    was dropped or changed is reported.
+    The same input gives the same bytes. Library paths are set so that no LD_LIBRARY_PATH is needed; what
+    was dropped or changed is reported. The client is proved over the base system alone: each library
+    must come from the tree or from the clean root, and each --smoke command must run there.
     """
     started = time.monotonic()
-    wish = _wish_of(given)
+    origin = _origin_of(given)
+    cache = given["cache"] or out / "packages"
     with tempfile.TemporaryDirectory(prefix="pps-publish-") as scratch:
         work = Path(scratch)
-        tree = _tree_of(given, given["cache"] or out / "packages", work)
-        bundle, report = build(tree, wish, work / "dry" if dry_run else out)
+        source = load_source(origin, cache, work)
+        wish = _wish_of(given, source.os)
+        try:
+            bundle, report = build(
+                source.tree, wish, work / "dry" if dry_run else out, _demand_of(given, origin, cache)
+            )
+        except UnprovedError as exc:
+            if output == "json":
+                show_json(facts_of(exc.report, source))
+            raise
     took_s = round(time.monotonic() - started, 1)
     kept = None if dry_run else out / f"{bundle.release.id}.release.json"
     following = "run it again without --dry-run" if dry_run else f"pps-publish publish {kept} --repo DIR --key FILE"
-    show(output, _facts(bundle, report, tree, took_s, kept), _lines(bundle, report, took_s), following)
+    facts = bundle_facts(bundle) | facts_of(report, source) | {"build": kept, "took_s": took_s}
+    show(output, facts, lines_of(bundle, report, source, took_s), following)
 
 
-def _tree_of(given: dict[str, Any], cache: Path, work: Path) -> Tree:
-    root: Path | None = given["from_tree"]
-    if (root is None) == (not given["from_debian"]):
-        raise UsageError("say where the client comes from: either --from-tree DIR or --from-debian")
-    if root is not None and given["packages"]:
-        raise UsageError("--package belongs to --from-debian; lay files over a tree with --overlay")
-    if root is not None:
-        return load_tree(root, given["overlays"])
-    return load_debian_tree(given["packages"], cache, work, given["overlays"])
+def _origin_of(given: dict[str, Any]) -> Origin:
+    items: tuple[str, ...] = given["items"]
+    if items and not (given["from_debian"] or given["rpms"]):
+        raise UsageError(f"{items[0]}: belongs to no option; ITEMS follow --from-debian or --from-rpm only")
+    origin = Origin(
+        directory=given["from_tree"],
+        debian=given["from_debian"],
+        rpms=(*given["rpms"], *(Path(item) for item in items if given["rpms"])),
+        tarball=given["from_tarball"],
+        packages=(*given["packages"], *(item for item in items if not given["rpms"])),
+        rpm_keys=given["rpm_keys"],
+        overlays=given["overlays"],
+        strip=given["strip"],
+        prefix=given["prefix"],
+        os=given["os_id"],
+    )
+    refuse_contradiction(origin)
+    return origin
 
 
-def _wish_of(given: dict[str, Any]) -> Wish:
+def _demand_of(given: dict[str, Any], origin: Origin, cache: Path) -> Demand | None:
+    root: Path | None = given["clean_root"]
+    if not given["no_clean_root"]:
+        return Demand(lambda: load_root(origin, root, cache), given["smokes"], frozenset(given["provided"]))
+    if root is not None or given["smokes"] or given["provided"]:
+        raise UsageError("--clean-root, --smoke and --site-provides prove something; --no-clean-root does not")
+    return None
+
+
+def _wish_of(given: dict[str, Any], os_id: str) -> Wish:
     changes = ChangesFile() if given["changes"] is None else load_changes(given["changes"])
     return Wish(
         component=names.parse_component(given["component"]),
         version=names.parse_version(given["version"]),
         platform=None if given["platform"] is None else names.parse_platform(given["platform"]),
-        # Debian packages rely on the base set of their own release, whatever glibc they ask for.
-        os=observe_os() if given["from_debian"] else "",
+        os=os_id,
         class_=ReleaseClass(given["class_"]),
         vos=tuple(names.parse_vo(vo) for vo in given["vos"]),
         tag_suffix=given["tag_suffix"] or f"pps-{given['version']}",
@@ -112,38 +154,3 @@ def _expiry_of(text: str | None) -> datetime | None:
     except ValueError as exc:
         raise UsageError(f"--expires {text!r}: write a date such as 2027-01-31 or 2027-01-31T12:00:00Z") from exc
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _facts(bundle: Bundle, report: Report, tree: Tree, took_s: float, kept: Path | None) -> dict[str, Any]:
-    release = bundle.release
-    return {
-        "release": release.id,
-        "build": kept,
-        "requires": {"arch": release.requires.arch, "glibc": release.requires.glibc, "os": release.requires.os},
-        "artifact": {"length": release.artifact.length, "sha256": release.artifact.sha256},
-        "installed_bytes": release.artifact.installed_bytes,
-        "files": release.artifact.files,
-        "entries": len(tree.nodes),
-        "manifest_bytes": len(bundle.manifest),
-        "environment": {"prepend": release.environment.prepend, "assign": release.environment.assign},
-        "elf_files": report.elf_files,
-        "runpaths_set": report.runpaths_set,
-        "outside_libraries": report.outside_libraries,
-        "hard_paths": report.hard_paths,
-        "found": [{"path": one.path, "finding": one.finding.value, "detail": one.detail} for one in report.found],
-        "took_s": took_s,
-    }
-
-
-def _lines(bundle: Bundle, report: Report, took_s: float) -> list[str]:
-    release = bundle.release
-    artifact = release.artifact
-    return [
-        f"{release.id}: {artifact.files} files, {artifact.installed_bytes:,} bytes installed",
-        f"  artifact {artifact.length:,} bytes, manifest {len(bundle.manifest):,} bytes, in {took_s} s",
-        f"  needs {release.requires.arch}, glibc {release.requires.glibc}, and from the site's system: "
-        + (", ".join(report.outside_libraries) or "no library"),
-        f"  {report.elf_files} ELF files, RUNPATH set in {report.runpaths_set}",
-        f"  {len(report.hard_paths)} files name absolute system paths (listed by --output json)",
-        *(f"  {one.path}: {one.finding.value} ({one.detail})" for one in report.found),
-    ]

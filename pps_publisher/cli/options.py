@@ -54,7 +54,8 @@ def read_passphrase(file: Path | None, what: str, *, confirm: bool = False) -> b
         asked: str = click.prompt(f"Passphrase of {what}", hide_input=True, confirmation_prompt=confirm, err=True)
         return asked.encode()
     with file.open("rb") as stream:
-        if os.fstat(stream.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        others = stat.S_IRWXO if _is_credential(file) else stat.S_IRWXG | stat.S_IRWXO
+        if os.fstat(stream.fileno()).st_mode & others:
             raise UsageError(f"{file}: others may read it; run: chmod 600 {file}")
         line = stream.readline().rstrip(b"\r\n")
     if not line:
@@ -62,10 +63,21 @@ def read_passphrase(file: Path | None, what: str, *, confirm: bool = False) -> b
     return line
 
 
+def show_json(facts: Mapping[str, Any]) -> None:
+    """Print facts as one JSON object."""
+    click.echo(json.dumps(facts, indent=2, default=str))
+
+
+def _is_credential(file: Path) -> bool:
+    """Say whether systemd handed the file over: it grants access by an ACL, which shows as the group's mode."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return directory is not None and file.parent.samefile(directory)
+
+
 def show(output: str, facts: Mapping[str, Any], lines: Iterable[str], following: str) -> None:
     """Print a command's result and its next step, as text or as one JSON object."""
     if output == "json":
-        click.echo(json.dumps({**facts, "next": following}, indent=2, default=str))
+        show_json({**facts, "next": following})
         return
     for line in lines:
         click.echo(line)

@@ -12,12 +12,13 @@ from pps_wire.errors import WireError
 
 _COMMANDS: Final = {
     "init": ("pps_publisher.cli.init", "Make the keys and an empty signed repository."),
-    "keys": ("pps_publisher.cli.keys", "List keys, or make one for somebody."),
-    "build": ("pps_publisher.cli.build", "Build a release from a tree or from Debian packages."),
+    "keys": ("pps_publisher.cli.keys", "List keys, make one, or exchange those of a repository."),
+    "build": ("pps_publisher.cli.build", "Build a release from a tree, a tarball, RPM or Debian packages."),
     "publish": ("pps_publisher.cli.publish", "Stage builds with the first of two signatures."),
     "sign": ("pps_publisher.cli.sign", "Add a signature; what is complete is served."),
     "withdraw": ("pps_publisher.cli.withdraw", "Take a release back; one signature suffices."),
     "refresh": ("pps_publisher.cli.refresh", "Sign snapshot and timestamp: sites see what is served."),
+    "mirror": ("pps_publisher.cli.mirror", "Publish another repository's releases in one of your own."),
     "verify": ("pps_publisher.cli.verify", "Check every signature, date and byte of a repository."),
 }
 
@@ -43,8 +44,8 @@ def group() -> None:
     """Build, sign and serve previews of grid clients.
 
     A release is built once, signed by two people, and seen by sites after a refresh. Exit codes:
-    0 done, 1 refused, 2 usage, 4 keys, signatures or damage, 6 this machine, 7 malformed input,
-    75 network, 78 a file of yours.
+    0 done, 1 refused, 2 usage, 4 keys, signatures or damage, 5 done but people must sign soon,
+    6 this machine, 7 malformed input, 75 network, 78 a file of yours.
     """
 
 

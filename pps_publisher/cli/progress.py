@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pps_publisher.roles import ROOT
 from pps_publisher.staging import Change, Progress
 
-SEEN_AFTER = "run 'pps-publish refresh' with the online key: sites see it only then"
+SEEN_AFTER = "the online signer runs 'pps-publish refresh' on this served directory: sites see it only then"
 
 
 def facts_of(progress: Progress) -> dict[str, Any]:
@@ -28,8 +29,12 @@ def lines_of(progress: Progress) -> Iterator[str]:
     yield f"{progress.role} version {progress.version}: {count} ({', '.join(signatures.signed) or 'none'})"
     for line in progress.lines:
         yield f"  {line}"
-    if progress.served:
+    if progress.served and progress.role == ROOT:
+        yield "  served, and seen by sites at once"
+    elif progress.served:
         yield "  served, and seen by sites after the next refresh"
+    elif signatures.complete:
+        yield "  signed; served when what it vouches for is: after other signatures, or a refresh with the new key"
     else:
         yield f"  staged: no site can see it; may still sign: {', '.join(signatures.waiting) or 'nobody'}"
 
@@ -37,7 +42,7 @@ def lines_of(progress: Progress) -> Iterator[str]:
 def next_step(many: Iterable[Progress]) -> str:
     """Give what to do after these signatures."""
     for progress in many:
-        if not progress.served:
+        if not progress.signatures.complete:
             names = " or ".join(progress.signatures.waiting)
             return f"{names} runs 'pps-publish sign'"
     return SEEN_AFTER

@@ -16,6 +16,7 @@ from pps_publisher.cli.options import (
     show,
 )
 from pps_publisher.cli.progress import facts_of, lines_of, next_step, planned_facts, planned_lines
+from pps_publisher.errors import UsageError
 from pps_publisher.keys import load_signer
 from pps_publisher.repository import Repository
 from pps_publisher.roles import OFFLINE
@@ -26,19 +27,34 @@ from pps_publisher.roles import OFFLINE
 @key_option
 @passphrase_option
 @click.option("--renew", type=click.Choice(OFFLINE), help="Stage the same content of a role under a new expiry date.")
+@click.option("--drop", type=click.Choice(OFFLINE), help="Throw away what waits for a role; no key is needed.")
 @dry_run_option
 @output_option
 def command(
-    repo: Path, key: Path | None, passphrase_file: Path | None, renew: str | None, dry_run: bool, output: str
+    repo: Path,
+    key: Path | None,
+    passphrase_file: Path | None,
+    renew: str | None,
+    drop: str | None,
+    dry_run: bool,
+    output: str,
 ) -> None:
     """Add a signature to all that waits for this key; what is complete is served.
 
     With --dry-run: show what waits, with every release it adds, changes or removes.
     """
     repository = Repository(repo)
+    if renew is not None and drop is not None:
+        raise UsageError("either --renew or --drop, not both")
     if dry_run and renew is not None:
         following = "run it again with --key, without --dry-run"
         show(output, {"renew": renew}, [f"would stage {renew} under a new expiry date"], following)
+        return
+    if drop is not None:
+        if not dry_run:
+            repository.drop(drop)
+        did = "would drop" if dry_run else "dropped"
+        show(output, {"drop": drop}, [f"{did} what waits for {drop}"], "see 'pps-publish sign --dry-run'")
         return
     if dry_run:
         waiting = repository.staging.pending()

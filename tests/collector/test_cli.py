@@ -45,7 +45,7 @@ def test_a_module_call_is_the_same_command(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout == "schema went from nothing to 0001\n"
+    assert done.stdout == "schema went from nothing to 0002\n"
 
 
 def test_version_imports_nothing_heavy():
@@ -73,10 +73,10 @@ def test_help_names_every_command_without_importing_them():
 def test_a_dry_run_changes_nothing_and_a_migration_can_be_repeated(run_cli, tmp_path):
     state = tmp_path / "state"
     dry = run_cli("migrate", "--state", str(state), "--dry-run")
-    assert (dry.returncode, dry.stdout) == (0, "schema would go from nothing to 0001\n")
+    assert (dry.returncode, dry.stdout) == (0, "schema would go from nothing to 0002\n")
     assert not state.exists()
     done = run_cli("migrate", "--state", str(state), "--output", "json")
-    assert json.loads(done.stdout) == {"before": None, "after": "0001", "dry_run": False}
+    assert json.loads(done.stdout) == {"before": None, "after": "0002", "dry_run": False}
     assert sorted(one.name for one in state.iterdir()) == ["ca.crt", "ca.key", "collector.db"]
 
 

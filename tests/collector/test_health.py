@@ -22,7 +22,7 @@ def test_an_older_schema_is_not_ready_and_says_what_to_run(engine):
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     ready = check(services_of(engine))
     assert not ready.ready
-    assert ready.schema == "database has 0000, this program needs 0001; run pps-collector migrate"
+    assert ready.schema == "database has 0000, this program needs 0002; run pps-collector migrate"
 
 
 def test_a_writer_that_ended_is_not_ready(engine):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, Engine, func, insert, select, text
 from structlog.testing import capture_logs
@@ -152,6 +153,15 @@ def test_of_two_states_at_the_same_instant_the_later_sent_one_stands(engine):
     queue.add([release(ReleaseState.TAGGED)], NOW)
     store(engine, queue.batch("S"))
     assert latest_of(engine, "release") == [("tagged", "")]
+
+
+def test_two_host_groups_of_a_site_do_not_overwrite_each_other(engine):
+    first, second = new_queue(engine), new_queue(engine)
+    for queue, group, state in ((first, "el8", ReleaseState.TAGGED), (second, "el9", ReleaseState.BROKEN)):
+        queue.add([msgspec.structs.replace(release(state), group=group)], NOW)
+        store(engine, queue.batch("S"))
+    rows = read(engine, select(latest.c.host_group, latest.c.state).order_by(latest.c.host_group))
+    assert rows == [("el8", "tagged"), ("el9", "broken")]
 
 
 def test_within_one_batch_the_newest_state_stands_whatever_the_order(engine):

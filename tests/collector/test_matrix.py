@@ -57,6 +57,32 @@ def test_production_probes_stand_with_the_site_not_with_a_release():
     assert matrix.sites[0].round.state == "failed"
 
 
+def of_group(body: Body, group: str, last_seen_at: datetime = NOW) -> LatestRow:
+    raw = msgspec.json.encode(msgspec.structs.replace(body, group=group)).decode()
+    return LatestRow("A", body.KIND, raw, NOW, group, last_seen_at)
+
+
+def test_two_host_groups_of_a_site_stand_side_by_side():
+    matrix = matrix_of(
+        of_group(release(ReleaseState.TAGGED), "el8"),
+        of_group(release(ReleaseState.BROKEN), "el9"),
+        of_group(probe(Status.CRITICAL), "el9"),
+        of_group(round_of(), "el8"),
+    )
+    cells = [(one.site, one.group, one.state, len(one.probes)) for one in matrix.releases[0].sites]
+    assert cells == [("A", "el8", "tagged", 0), ("A", "el9", "broken", 1)]
+    lives = [(one.site, one.group, one.round is not None) for one in matrix.sites]
+    assert lives == [("A", "el8", True), ("A", "el9", False), ("B", "default", False)]
+
+
+def test_a_silent_host_group_is_not_hidden_by_another_one_of_its_site():
+    long_ago = NOW - timedelta(seconds=SILENT_S + 1)
+    matrix = matrix_of(of_group(release(), "el8", long_ago), of_group(release(), "el9"))
+    assert [(one.group, one.silent) for one in matrix.releases[0].sites] == [("el8", True), ("el9", False)]
+    alone = matrix_of(of_group(release(), "el8", long_ago))
+    assert [(one.group, one.silent) for one in alone.releases[0].sites] == [("el8", False)]
+
+
 def test_a_site_is_silent_by_the_collectors_clock_only():
     sites = (
         SiteRow("A", 1, NOW - timedelta(seconds=SILENT_S)),

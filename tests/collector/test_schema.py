@@ -4,13 +4,15 @@ import stat
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
 from pps_collector.errors import ConfigError, SiteError, StoreError
-from pps_collector.store.database import open_database
-from pps_collector.store.schema import SchemaState, migrate, observe_schema, wanted_revision
-from pps_collector.store.tables import metadata
+from pps_collector.store.database import open_database, writing
+from pps_collector.store.schema import SchemaState, _config, migrate, observe_schema, wanted_revision
+from pps_collector.store.tables import latest, metadata
 
 
 def test_the_migrations_make_exactly_the_tables_the_program_uses(engine):
@@ -33,6 +35,29 @@ def test_migrating_again_keeps_what_is_there(engine):
     assert migrate(engine).is_current
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM agent").all() == before
+
+
+def test_states_of_a_database_without_host_groups_become_the_default_groups(database):
+    engine = open_database(database)
+    config = _config()
+    row = "INSERT INTO latest (site, kind, subject, state, summary, body, at, received_at, agent) VALUES"
+    moment = "'2026-06-01 00:00:00+00:00'" if engine.dialect.name == "postgresql" else "'2026-06-01 00:00:00.000000'"
+    with writing(engine).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(f"{row} ('A', 'round', 'round', 'ok', '', '{{}}', {moment}, {moment}, 'x')")
+    assert migrate(engine).is_current
+    with writing(engine).begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO latest (site, kind, host_group, subject, state, summary, body, at, received_at, agent)"
+            " SELECT site, kind, 'el9', subject, state, summary, body, at, received_at, agent FROM latest"
+        )
+    with engine.connect() as connection:
+        assert connection.execute(select(latest.c.host_group).order_by("host_group")).scalars().all() == [
+            "default",
+            "el9",
+        ]
+    engine.dispose()
 
 
 def test_sqlite_is_durable_and_private(tmp_path):

@@ -20,9 +20,15 @@ import pps_agent.errors
 import pps_agent.tags.errors
 import pps_collector.errors
 import pps_publisher.errors
-from pps_agent.settings_file import default_of, describe_fields
+from pps_agent.probes.arguments import describe_form
+from pps_agent.probes.catalogue import load_catalogue, shipped_directory
+from pps_agent.probes.definition import Form, ProbeDefinition
+from pps_agent.probes.json_format import JsonResult
+from pps_agent.quiet_hours import QuietHours
+from pps_agent.settings_file import default_of, describe_fields, describe_tables
 from pps_collector.settings import Settings as CollectorSettings
 from pps_wire.manifest import Directory, File, Head, Link
+from pps_wire.node import NodeDocument, NodeRequest
 from pps_wire.release import Release, Withdrawal
 from pps_wire.report import (
     Ack,
@@ -33,11 +39,13 @@ from pps_wire.report import (
     Problem,
     Record,
     ReleaseBody,
+    RequestBody,
     RoundBody,
     TagBody,
 )
-from pps_wire.request import Envelope, FleetKeys, Request
+from pps_wire.request import Envelope, FleetKeys, Inbox, Request
 from tests.contract.events import Event, find_events
+from tests.contract.probe_metadata import PROBE_EXAMPLE, PROBE_METADATA
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -52,13 +60,18 @@ SCHEMAS: Final[dict[str, Any]] = {
     "body-release": ReleaseBody,
     "body-tag": TagBody,
     "body-round": RoundBody,
+    "body-request": RequestBody,
+    "node-request": NodeRequest,
+    "node-document": NodeDocument,
     "ack": Ack,
     "problem": Problem,
     "enrol-request": EnrolRequest,
     "enrol-reply": EnrolReply,
     "request": Request,
+    "inbox": Inbox,
     "envelope": Envelope,
     "fleet-keys": FleetKeys,
+    "probe-output": JsonResult | list[JsonResult],
 }
 _BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ROW = re.compile(r"^\| `([a-z_.]+)` \|.*\| (.*?) \|$", re.MULTILINE)
@@ -99,7 +112,8 @@ def _sample(name: str) -> str:
 def _agent_settings(_: str) -> str:
     parts = []
     section = ""
-    for name, field, hint in describe_fields():
+    tables = [(f"{name}.NAME", field, hint) for name, field, hint in describe_tables()]
+    for name, field, hint in (*describe_fields(), *tables):
         if name != section:
             parts.append(f"\n### [{name}]\n\n| key | type | default | meaning |\n|---|---|---|---|")
             section = name
@@ -131,7 +145,7 @@ def _type(hint: Any, metadata: Any) -> str:
     if get_args(hint):  # X | None
         return _type(next(part for part in get_args(hint) if part is not type(None)), metadata)
     minimum = f" ≥ {metadata['minimum']}" if "minimum" in metadata else ""
-    names = {int: f"whole number{minimum}", str: "text", Path: "path"}
+    names = {int: f"whole number{minimum}", str: "text", Path: "path", QuietHours: "span of time"}
     return names[hint] if hint in names else hint.__name__.lower()
 
 
@@ -147,6 +161,48 @@ def _toml(value: Any) -> str:
             return str(value)
         case _:
             return f'"{value}"'
+
+
+def _probes(_: str) -> str:
+    rows = ["| probe | tests | runs on | every | also known as |", "|---|---|---|---|---|"]
+    parts = []
+    for definition in load_catalogue((shipped_directory(),)).definitions:
+        name = definition.run.parent.name
+        others = ", ".join(f"`{alias}`" for alias in definition.aliases if alias != name) or "-"
+        every = _span(definition.interval_s) if definition.interval_s else "when asked"
+        link = f"[{name}](#{name.replace('.', '')})"
+        rows.append(f"| {link} | {_cell(definition.summary)} | {definition.where.value} | {every} | {others} |")
+        parts.append(_probe(name, definition))
+    return "\n".join([*rows, "", *parts]).strip()
+
+
+def _probe(name: str, definition: ProbeDefinition) -> str:
+    needs = [f"`{command}`" for command in definition.commands] + (["a proxy"] if definition.needs_proxy else [])
+    facts = [
+        f"version {definition.version}",
+        f"{definition.weight.value}",
+        f"time limit {_span(definition.timeout_s)}",
+        f"hard after {definition.max_attempts}",
+        f"again after {_span(definition.retry_interval_s)}",
+        *(
+            [f"depends on {', '.join(f'`{parent}`' for parent in definition.depends_on)}"]
+            if definition.depends_on
+            else []
+        ),
+        *([f"needs {', '.join(needs)}"] if needs else []),
+    ]
+    rows = [f"| `{key}` | {_cell(text)} | yes |" for key, text in definition.variables.items()]
+    rows += [f"| `{key}` | a secret, as {form.value} | no |" for key, form in definition.secrets.items()]
+    rows += [f"| `{key}` | {_cell(text)} | no |" for key, text in definition.env.items()]
+    table = "\n".join(["| variable | meaning | needed |", "|---|---|---|", *rows])
+    return f"## {name}\n\n`{definition.name}`: {'; '.join(facts)}.\n\n{table}\n"
+
+
+def _span(seconds: int) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def _exit_codes(program: str) -> str:
@@ -187,6 +243,23 @@ def _event_row(event: Event, meaning: str) -> str:
     return f"| `{event.name}` | {', '.join(event.levels)} | {keys} | {meaning} |"
 
 
+def _probe_metadata(table: str) -> str:
+    """Give the keys of one table of probe.toml: types and defaults as the parser has them, meanings from here."""
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, row in PROBE_METADATA[table].items():
+        rows.append(f"| `{key}` | {row.value} | {row.default} | {_cell(row.meaning)} |")
+    return "\n".join(rows)
+
+
+def _probe_example(_: str) -> str:
+    return f"```toml\n{PROBE_EXAMPLE.rstrip()}\n```"
+
+
+def _probe_forms(_: str) -> str:
+    rows = ["| form | what is taken |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{form.value}` | {_cell(describe_form(form))} |" for form in Form)])
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
@@ -196,7 +269,11 @@ _FILLERS: Final[dict[str, Callable[[str], str]]] = {
     "agent-settings": _agent_settings,
     "collector-settings": _collector_settings,
     "exit-codes": _exit_codes,
+    "probes": _probes,
     "log-events": _log_events,
+    "probe-metadata": _probe_metadata,
+    "probe-example": _probe_example,
+    "probe-forms": _probe_forms,
 }
 
 

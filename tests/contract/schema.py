@@ -21,6 +21,7 @@ _RULES: Final = {
     "items",
     "maxItems",
     "maxLength",
+    "maxProperties",
     "maximum",
     "minItems",
     "minLength",
@@ -83,6 +84,7 @@ def validate(value: Any, schema: Any, root: Any = None, place: str = "$") -> Non
             for index, item in enumerate(value):
                 validate(item, schema.get("items", {}), root, f"{place}[{index}]")
         case dict():
+            _check_range(len(value), None, schema.get("maxProperties"), place)
             _expect(value.keys() >= set(schema.get("required", [])), f"{place} lacks a required field")
             for key, item in value.items():
                 validate(key, schema.get("propertyNames", {}), root, f"{place} key")

@@ -29,6 +29,7 @@ DOCUMENTS = {
     "request": ["request.json"],
     "envelope": ["envelope.json"],
     "fleet-keys": ["fleet-keys.json"],
+    "probe-output": ["probe-output.json"],
 }
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pps_agent.fetch import Fetcher
 from pps_agent.install import InstallFacts, Progress, install
+from pps_agent.mirror_source import MirrorSource
+from pps_agent.mirrors import Mirrors
 from pps_agent.settings import StoreSettings
 from pps_agent.state import Offer, ReleaseSet
 from pps_agent.store import Store
-from pps_agent.transfer import HttpSource
 from pps_agent.trust import Trust
 from pps_wire.names import ReleaseId
 from pps_wire.release import Release
@@ -18,12 +19,13 @@ from pps_wire.release import Release
 class Site:
     """Trust, store and fetcher of one agent below ``base``."""
 
-    def __init__(self, base: Path, root: bytes, url: str, timeout_s: float = 5) -> None:
+    def __init__(self, base: Path, root: bytes, *urls: str, timeout_s: float = 5, proxy: str = "") -> None:
         self.base = base
-        self.url = url
+        self.url = urls[0]
         self.root = root
-        self.fetcher = Fetcher(timeout_s)
-        self.trust = Trust(base / "state" / "tuf", root, url, self.fetcher)
+        self.fetcher = Fetcher(timeout_s, proxy)
+        self.mirrors = Mirrors(self.fetcher, urls, base / "cache" / "mirrors.json")
+        self.trust = Trust(base / "state" / "tuf", root, self.mirrors)
         self.store = Store(base / "store")
         self.store.ensure()
 
@@ -41,15 +43,17 @@ class Site:
     def offer(self, release: ReleaseId) -> Offer:
         return next(offer for offer in self.refresh().offers if offer.release.id == release)
 
-    def source(self, release: Release) -> HttpSource:
-        return HttpSource(self.fetcher, f"{self.url}/{release.artifact.path}", release.artifact.length)
+    def source(self, release: Release) -> MirrorSource:
+        return MirrorSource(self.mirrors, release.artifact.path, release.artifact.length, pauses_s=())
 
     def install(
         self, release: Release, settings: StoreSettings | None = None, progress: Progress | None = None
     ) -> InstallFacts:
         offer = self.offer(release.id)
         signed = self.trust.fetch_manifest(offer)
-        return install(self.store, offer, signed, self.source(release), settings or StoreSettings(), progress)
+        deltas = offer.release.deltas
+        pack = MirrorSource(self.mirrors, deltas.path, deltas.length, pauses_s=()) if deltas is not None else None
+        return install(self.store, offer, signed, self.source(release), settings or StoreSettings(), progress, pack)
 
 
 def picture(root: Path) -> dict[str, tuple[str, str]]:

@@ -82,7 +82,7 @@ def test_too_small_a_disk_is_refused_with_figures_before_a_byte_is_fetched(site,
 
 def test_a_disk_that_fills_up_half_way_leaves_nothing_behind(site, repository, mount, monkeypatch):
     # somebody else takes the space after it was measured
-    monkeypatch.setattr("pps_agent.install.measure_free", lambda path: Space(10**9, None))
+    monkeypatch.setattr("pps_agent.space.measure_free", lambda path: Space(10**9, None))
     store, error, before = try_install(site, repository, mount("size=900k") / "store")
     assert "No space left on device" in str(error)
     assert "required" in str(error)

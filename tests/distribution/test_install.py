@@ -6,19 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pps_agent.errors import AgentError, FetchError, SiteError, TrustError
-from pps_agent.frames import SignedManifest
-from pps_agent.install import install, required_space, split_twins
+from pps_agent.frames import open_manifest
+from pps_agent.install import install
 from pps_agent.settings import StoreSettings
 from pps_agent.store import Store
-from pps_agent.tree import MAX_DEPTH
 from pps_wire.errors import WireError
-from pps_wire.manifest import Directory, File, Head, Manifest
+from pps_wire.manifest import Directory, File, Head, Manifest, render_manifest
+from pps_wire.paths import MAX_DEPTH
 from tests.distribution.site import Site, picture
-from tests.support.repository import DEFAULT_FILES, LinkTo, Program
+from tests.support.repository import DEFAULT_FILES, FaultyServer, LinkTo, Program
 
 RANDOM = [hashlib.shake_256(bytes([number])).digest(150_000) for number in range(8)]
 LARGE = {f"lib/{number}": content for number, content in enumerate(RANDOM)}
@@ -185,24 +183,28 @@ def installed(site, repository):
     return release
 
 
+def break_off(server: FaultyServer, release, part: float) -> None:
+    """Let the artifact end after a part of it, and not be had any more until healed."""
+    server.plant(artifact_of(release), truncate_to=int(release.artifact.length * part), times=1)
+    server.plant(artifact_of(release), status=503)
+
+
 def test_a_tampered_frame_names_the_file_and_is_fetched_again_when_healed(site, repository, server, installed):
     release = repository.publish(LARGE, version="1.0.1")
-    frame = next(
-        file for file in site.trust.fetch_manifest(site.offer(release.id)).manifest.files() if file.p == "lib/5"
-    )
+    frame = next(file for file in site.trust.fetch_manifest(site.offer(release.id)).files() if file.p == "lib/5")
     server.plant(artifact_of(release), flip_at=frame.o + frame.z // 2)
     words = f"^lib/5, frame at {frame.o}: .*have it copied again"
     assert_refused(site, lambda: site.install(release), TrustError, 4, words)
     server.heal()
     facts = site.install(release)
-    assert (facts.files_fetched, facts.files_resumed) == (3, 5)
+    assert (facts.files_fetched, facts.files_resumed) == (1, 7)
     assert site.store.installed()[release.id].fault == ""
 
 
 def test_a_truncated_body_is_resumed_where_it_broke_off(site, repository, server, installed):
     release = repository.publish(LARGE, version="1.0.1")
-    server.plant(artifact_of(release), truncate_to=release.artifact.length // 2)
-    assert_refused(site, lambda: site.install(release), FetchError, 75, "broke off after .* bytes")
+    break_off(server, release, 0.5)
+    assert_refused(site, lambda: site.install(release), FetchError, 75, "answered 503")
     server.heal()
     facts = site.install(release)
     assert facts.files_resumed >= 3
@@ -213,16 +215,17 @@ def test_a_truncated_body_is_resumed_where_it_broke_off(site, repository, server
 def test_a_try_that_fails_again_leaves_only_one_try_behind(site, repository, server, installed):
     release = repository.publish(LARGE, version="1.0.1")
     for part in (0.3, 0.3, 0.3):
-        server.plant(artifact_of(release), truncate_to=int(release.artifact.length * part), times=1)
-        assert_refused(site, lambda: site.install(release), FetchError, 75, "broke off")
+        break_off(server, release, part)
+        assert_refused(site, lambda: site.install(release), FetchError, 75, "answered 503")
+        server.heal()
         assert len(list(site.store.staging.iterdir())) == 1
     assert site.install(release).files_resumed >= 5
 
 
 def test_files_of_a_broken_off_try_that_went_bad_are_fetched_again(site, repository, server):
     release = repository.publish(LARGE)
-    server.plant(artifact_of(release), truncate_to=release.artifact.length // 2)
-    assert_refused(site, lambda: site.install(release), FetchError, 75, "broke off")
+    break_off(server, release, 0.5)
+    assert_refused(site, lambda: site.install(release), FetchError, 75, "answered 503")
     server.heal()
     (left,) = site.store.dead_staging(release.id)
     victim = left / "tree" / "lib" / "0"
@@ -247,16 +250,22 @@ def test_an_artifact_of_another_length_is_refused(site, repository, installed):
 
 def _with_manifest(site: Site, release, manifest: Manifest) -> Callable[[], object]:
     offer = site.offer(release.id)
-    signed = SignedManifest(manifest, b"raw")
-    return lambda: install(site.store, offer, signed, site.source(release), StoreSettings())
+    raw = zstandard.compress(b"".join(render_manifest(manifest)))
+
+    def attempt() -> None:
+        signed = open_manifest(raw, release.artifact.length)
+        install(site.store, offer, signed, site.source(release), StoreSettings())
+
+    return attempt
 
 
 def _spoiled(site: Site, release, path: str, **fields: object) -> Manifest:
     import msgspec
 
-    manifest = site.trust.fetch_manifest(site.offer(release.id)).manifest
-    entries = tuple(msgspec.structs.replace(e, **fields) if e.p == path else e for e in manifest.entries)
-    return Manifest(manifest.head, entries)
+    manifest = site.trust.fetch_manifest(site.offer(release.id))
+    entries = tuple(msgspec.structs.replace(e, **fields) if e.p == path else e for e in manifest.entries())
+    size = sum(entry.s for entry in entries if isinstance(entry, File))
+    return Manifest(msgspec.structs.replace(manifest.head, installed_bytes=size), entries)
 
 
 def test_a_frame_that_unpacks_to_more_than_signed_is_stopped(site, repository, installed):
@@ -311,24 +320,6 @@ def test_too_large_a_release_is_refused_with_figures_before_a_byte_is_fetched(si
     )
     assert "takes 1200000 bytes, store.max_bytes allows 1000000" in message
     assert server.paths() == []
-
-
-@given(
-    sizes=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(1, 20_000)), min_size=1, max_size=12),
-)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_twins_are_parted_so_that_every_content_is_fetched_once(sizes):
-    files = [
-        File(p=f"f{number:02}", s=size, h=f"{content:064x}", o=number * 30_000, z=size, x=executable)
-        for number, (content, executable, size) in enumerate(sizes)
-    ]
-    fetch, twins = split_twins(reversed(files))
-    assert sorted(fetch, key=lambda file: file.o) == fetch
-    assert len({file.h for file in fetch}) == len(fetch)
-    assert sorted(file.p for file in files) == sorted([file.p for file in fetch] + [file.p for file, _ in twins])
-    assert all(file.h == first.h and first in fetch for file, first in twins)
-    needed = required_space(Manifest(Head(release="c-1-x86_64-glibc2.36", entries=0, installed_bytes=0), ()), files)
-    assert needed.size_bytes >= sum(file.s for file in fetch)
 
 
 def test_an_unwritable_store_is_a_site_error(site, repository, installed):

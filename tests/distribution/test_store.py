@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 
 from pps_agent import disk, processes
 from pps_agent.errors import SiteError
+from pps_agent.generations import KEPT_GENERATIONS
 from pps_agent.state import Unknown
-from pps_agent.store import KEPT_GENERATIONS, Store
+from pps_agent.store import Store
 from pps_wire.names import Component, ReleaseId
 from tests.distribution.site import picture
 from tests.support.repository import LinkTo, Program
+from tests.support.services import need
 
 CLIENTS = Component("grid-clients")
 OTHER = Component("xroot")
@@ -42,9 +45,15 @@ def test_an_installed_release_is_seen_intact(site, release):
     assert (release, "", "") == (seen.release, seen.profile, seen.fault)
 
 
+@pytest.mark.parametrize("record", ['{"profile": "abc"}', "{}", "[", ""])
+def test_an_environment_record_of_an_older_agent_or_none_is_composed_anew(site, release, record):
+    (site.store.path(release.id) / "environment.json").write_text(record)
+    assert site.store.installed()[release.id].profile == ""
+
+
 def test_the_profile_is_what_the_environment_left_behind(site, release):
     mark = site.store.path(release.id) / "environment.json"
-    mark.write_text(json.dumps({"profile": "abc", "more": [1]}))
+    mark.write_text(json.dumps({"profile": "abc", "prepend": {}, "more": [1]}))
     assert site.store.installed()[release.id].profile == "abc"
     mark.write_text("{")
     assert site.store.installed()[release.id].profile == ""
@@ -211,12 +220,14 @@ def test_a_locked_store_names_the_holder(site):
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(SiteError, match=f"process {holder.pid} is changing this store") as caught,
+            pytest.raises(
+                SiteError, match=f"process {holder.pid} on {socket.gethostname()} is changing this store"
+            ) as caught,
             site.store.lock(),
         ):
             pass
         holder.kill()
-    assert caught.value.exit_code == 6
+    assert caught.value.exit_code == 75
     with site.store.lock(), site.store.lock():
         pass
 
@@ -258,8 +269,7 @@ def test_two_names_are_swapped_at_once(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"was-{name}").touch()
-    if not disk.exchange(tmp_path / "a", tmp_path / "b"):
-        pytest.skip("this file system cannot swap names")
+    need("" if disk.exchange(tmp_path / "a", tmp_path / "b") else "this file system cannot swap names")
     assert (tmp_path / "a" / "was-b").exists()
     with pytest.raises(FileNotFoundError):
         disk.exchange(tmp_path / "a", tmp_path / "missing")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pps_agent.environment.compose import compose, process_environment
+from pps_agent.environment.compose import compose, process_environment, production_variables
 from pps_agent.environment.values import Captured, Composed
 from pps_agent.errors import SiteError
 from pps_wire.errors import WireError
@@ -172,3 +172,17 @@ def test_whatever_the_site_sets_the_release_leads_its_lists_and_nothing_forbidde
         "\0" not in site["X509_CERT_DIR"]
     ):
         assert composed.assign["X509_CERT_DIR"] == site["X509_CERT_DIR"]
+
+
+def test_the_production_client_keeps_its_libraries_and_gets_no_secret_and_no_shell_code() -> None:
+    variables = {
+        "LD_LIBRARY_PATH": "/opt/ui/lib",
+        "X509_CERT_DIR": "/etc/grid-security/certificates",
+        "SITE_TOKEN": "secret",
+        "LD_PRELOAD": "/evil.so",
+        "BASH_FUNC_ml%%": "() { rm -rf /; }",
+        "BASH_ENV": "/x",
+        "HOME": "/root",
+    }
+    seen = production_variables(Captured(variables))
+    assert seen == {"LD_LIBRARY_PATH": "/opt/ui/lib", "X509_CERT_DIR": "/etc/grid-security/certificates"}

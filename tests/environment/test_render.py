@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pps_agent.environment.capture import capture
-from pps_agent.environment.compose import compose, process_environment
-from pps_agent.environment.render import quote_csh, quote_sh, quote_tcl, render_csh, render_modulefile, render_sh
-from pps_agent.environment.save import write_environment
+from pps_agent.environment.compose import compose, extend_environment, process_environment
+from pps_agent.environment.render import (
+    quote_csh,
+    quote_sh,
+    quote_tcl,
+    render_apptainer,
+    render_csh,
+    render_modulefile,
+    render_rte,
+    render_sh,
+)
+from pps_agent.environment.save import load_composed, write_environment
 from pps_agent.environment.values import Captured, Composed
 from pps_agent.errors import SiteError
 from pps_wire.release import Overlay
@@ -128,6 +138,69 @@ def test_unloading_the_module_gives_the_sites_own_values_back(tmp_path: Path) ->
     assert without_shells_own(environment_after(["/bin/sh", "-c", script], start), start) == start
 
 
+LMOD_USR = Path(sys.prefix) / "share" / "lmod"
+LMOD = LMOD_USR / "share" / "lmod" / "lmod" / "libexec" / "lmod"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_lmod_gives_the_same_variables_as_environment_modules(tmp_path: Path, locale: str) -> None:
+    need("" if LMOD.exists() else "Lmod is not unpacked: ./run test does that")
+    release_dir = tmp_path / RELEASE
+    release_dir.mkdir()
+    composed = composed_in(release_dir)
+    modules = tmp_path / "modules" / "pps"
+    modules.mkdir(parents=True)
+    (modules / RELEASE).symlink_to(release_dir / "modulefile")
+    libraries = next(LMOD_USR.glob("lib/lmod/*/lib"))
+    start = {**START, "LANG": locale, "MODULEPATH": str(modules.parent), "LUA_CPATH": f"{libraries}/?.so;;"}
+    script = f'eval "$({quote_sh(str(LMOD))} bash load pps/{RELEASE})"; /usr/bin/env -0'
+    found = environment_after(["/bin/bash", "-c", script], start)
+    expected = {k: v for k, v in expected_after(composed, start).items() if k not in NOT_IN_MODULES}
+    assert without_shells_own(found, start, "LMOD_", "__LMOD", "_ModuleTable", "BASH_FUNC_") == expected
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_the_arc_script_gives_the_same_variables_in_stage_1_and_none_in_the_others(
+    release_dir: Path, shell: str, times: int
+) -> None:
+    composed = composed_in(release_dir)
+    # A-REX puts the script's text into a function of the job script.
+    function = f"rte() {{\n{render_rte(composed)}\n}}\n"
+    stages = {stage: f"{function}set -eu; {f'rte {stage}; ' * times}/usr/bin/env -0" for stage in (0, 1, 2)}
+    for stage, script in stages.items():
+        found = environment_after([program(shell), "-c", script], START)
+        expected = expected_after(composed, START) if stage == 1 else START
+        assert without_shells_own(found, START) == expected
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_apptainer_text_binds_tree_and_trust_anchors_and_passes_every_variable(tmp_path: Path, times: int) -> None:
+    tree = tmp_path / "it's $a store!" / RELEASE / "tree"
+    composed = compose(Captured(SITE), OVERLAY, tree)
+    start = {**START, "APPTAINER_BINDPATH": "/data"}
+    script = f"set -eu\n{render_apptainer(composed) * times}/usr/bin/env -0"
+    found = environment_after(["/bin/dash", "-c", script], start)
+    anchors = "/etc/grid-security/certificates"
+    assert found["APPTAINER_BINDPATH"] == f"{anchors}:{anchors}:ro,{tree}:{tree}:ro,/data"
+    inside = {k.removeprefix("APPTAINERENV_"): v for k, v in found.items() if k.startswith("APPTAINERENV_")}
+    lists = {"PREPEND_PATH": f"{tree}/bin:/opt/site/bin", "PYTHONPATH": f"{tree}/lib/python3"}
+    assert inside == {**composed.assign, **lists}
+    assert set(without_shells_own(found, start, "APPTAINERENV_")) == set(start)
+
+
+@pytest.mark.parametrize("store", ["a,b", "a:b"])
+def test_a_store_that_a_container_cannot_bind_is_refused_by_name(store: str) -> None:
+    composed = Composed(RELEASE, Path("/") / store / "tree", {}, {})
+    with pytest.raises(SiteError, match=r"/a[,:]b/tree: a path with"):
+        render_apptainer(composed)
+
+
+def test_a_process_gets_what_sourcing_env_sh_gives(release_dir: Path) -> None:
+    composed = composed_in(release_dir)
+    assert extend_environment(START, composed) == expected_after(composed, START)
+
+
 TCL_MODULE_COMMANDS = """
 fconfigure stdout -encoding binary -translation lf
 proc module-whatis args {}
@@ -177,7 +250,28 @@ def test_env_sh_leaves_no_function_or_variable_behind(release_dir: Path, shell: 
 def test_the_record_is_what_a_probe_gets_and_names_the_profile(release_dir: Path) -> None:
     composed = composed_in(release_dir)
     record = json.loads((release_dir / "environment.json").read_bytes())
-    assert record == {"profile": "f" * 64, "variables": process_environment(composed)}
+    lists = {name: list(entries) for name, entries in composed.prepend.items()}
+    expected = {"profile": "f" * 64, "variables": process_environment(composed)}
+    assert record == {**expected, "assign": composed.assign, "prepend": lists}
+
+
+def test_the_record_gives_the_composed_environment_back(release_dir: Path) -> None:
+    composed = composed_in(release_dir)
+    found = load_composed(release_dir)
+    assert (found.release, found.tree) == (RELEASE, release_dir / "tree")
+    assert (found.assign, found.prepend) == (composed.assign, composed.prepend)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"variables": 1}', "\udc80", "[" * 100_000])
+def test_a_damaged_record_is_named_with_the_way_out(release_dir: Path, content: str) -> None:
+    (release_dir / "environment.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SiteError, match=r"environment\.json: .*; remove it"):
+        load_composed(release_dir)
+
+
+def test_a_release_without_a_record_says_who_composes_it(release_dir: Path) -> None:
+    with pytest.raises(SiteError, match="has no environment yet; pps-agent once"):
+        load_composed(release_dir)
 
 
 def test_a_release_directory_that_cannot_be_written_is_the_sites_to_mend(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_a_round_that_crashes_or_fails_does_not_end_the_daemon(
     site.configure(daemon={"interval_s": 5})
     database = site.state / "state.db"
     assert site.run("outbox", "status").code == 0
-    change(database, "INSERT INTO consent VALUES ('x', 'maybe', '', '')")  # a bug's trace: a decision that is none
+    change(
+        database, "INSERT INTO consent (release, decision, reason, at) VALUES ('x', 'maybe', '', '')"
+    )  # a bug's trace: a decision that is none
     running = site.start("run")
     assert "ValueError: 'maybe' is not a valid Decision" in running.wait_for("round.crashed")["exception"]
     change(database, "DELETE FROM consent")
@@ -61,7 +63,7 @@ def test_a_round_that_crashes_or_fails_does_not_end_the_daemon(
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(b"rubbish " * 1000)
     rubbish.replace(database)
-    assert "state.db: file is not a database" in running.wait_for("round.failed")["error"]
+    assert "state.db: file is not a database" in running.wait_for("site.unfit")["error"]
     assert (running.stop()[0], site.listed()) == (0, [TAG_ONE])
 
 

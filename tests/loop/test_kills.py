@@ -2,11 +2,13 @@
 
 import os
 import select
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import find_process
 from tests.support.releases import publish_passing, release_id
 from tests.support.repository import FaultyServer, SmallRepository
 from tests.support.site import SmallSite
@@ -27,7 +29,7 @@ def assert_converged(site: SmallSite) -> None:
     assert site.run("plan", "--offline").stdout == "nothing to do\n"
 
 
-def test_of_two_rounds_at_once_the_second_ends_with_6_and_names_the_first(
+def test_of_two_rounds_at_once_the_second_ends_with_75_and_names_the_first(
     repository: SmallRepository, server: FaultyServer, site: SmallSite
 ) -> None:
     publish_passing(repository)
@@ -36,8 +38,10 @@ def test_of_two_rounds_at_once_the_second_ends_with_6_and_names_the_first(
     first = site.start("once")
     assert arrived.wait(60)
     answer = site.run("once")
-    assert (answer.code, answer.stdout) == (6, "")
-    assert f"process {first.process.pid} is running a round; wait for it to end" in answer.stderr
+    assert (answer.code, answer.stdout) == (75, "")
+    assert (
+        f"process {first.process.pid} on {socket.gethostname()} is running a round; wait for it to end" in answer.stderr
+    )
     go_on.set()
     assert first.end()[0] == 0
     assert site.listed() == [TAG_ONE]
@@ -89,14 +93,16 @@ def test_a_round_killed_while_a_probe_runs_leaves_no_probe_behind(
     once = tmp_path / "once"
     directory = site.base / "probes" / "x"
     directory.mkdir(parents=True)
-    (directory / "probe.toml").write_text('[probe]\nname = "org.pps.wn.softver"\n')
-    body = f"#!/bin/sh\n[ -e {once} ] && echo ok && exit\n: >{once}\necho $$ >{fifo}\nexec tail -f /dev/null\n"
+    (directory / "probe.toml").write_text('[probe]\nname = "org.test.slow"\n')
+    body = f"#!/bin/sh\n[ -e {once} ] && echo ok && exit\nexec cat {fifo}\n"
     (directory / "run").write_text(body)
     (directory / "run").chmod(0o755)
     site.configure(paths={"probes": ["probes"]})
-    publish_passing(repository, probes=("org.pps.wn.softver",))
+    publish_passing(repository, probes=("org.test.slow",))
     running = site.start("once")
-    probe = os.pidfd_open(int(fifo.read_text()))
-    running.kill()
-    wait_end(probe)
+    with fifo.open("w"):  # which waits for the probe to read
+        probe = os.pidfd_open(find_process("cat", str(fifo)))
+        running.kill()
+        wait_end(probe)
+    once.touch()
     assert_converged(site)

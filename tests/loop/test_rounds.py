@@ -1,16 +1,26 @@
 """The whole loop: a real repository over HTTP, the real program as processes, real trees, probes and tag files."""
 
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pps_agent.metadata import ROLES, Bundle, render_bundle
+from pps_agent.quiet_hours import DAYS
 from pps_wire.names import ProbeName
 from pps_wire.release import ConfigStep, ReleaseClass, Requires
 from tests.distribution.site import picture
+from tests.support.processes import find_process, runner_above
 from tests.support.releases import publish_broken, publish_passing, release_id
 from tests.support.repository import FaultyServer, Program, SmallRepository
+from tests.support.services import need
 from tests.support.site import SUBCLUSTER, SmallSite
 
 ONE, TWO = release_id("1.0.0"), release_id("1.1.0")
@@ -21,11 +31,13 @@ CLOSED_PORT = "http://127.0.0.1:9"
 
 def still(site: SmallSite) -> dict[str, tuple[str, str]]:
     """Give a picture of store and tags; a lock names its last holder."""
-    return {name: seen for name, seen in (picture(site.store) | picture(site.tags)).items() if name != "lock"}
+    return {
+        name: seen for name, seen in (picture(site.store) | picture(site.tags)).items() if not name.endswith("lock")
+    }
 
 
 def write_probe(site: SmallSite, name: str, body: str) -> None:
-    """Give the site a probe of its own; the shipped ones are gone then."""
+    """Give the site a probe of its own, beside the shipped ones."""
     directory = site.base / "probes" / name
     directory.mkdir(parents=True)
     (directory / "probe.toml").write_text(f'[probe]\nname = "{name}"\naliases = ["alias.{name}"]\ntimeout_s = 20\n')
@@ -90,7 +102,7 @@ def test_a_broken_preview_is_neither_switched_to_nor_tagged_and_the_old_one_stay
 ) -> None:
     publish_passing(repository)
     site.once()
-    before = picture(site.tags)
+    before = picture(site.tags / SUBCLUSTER)
     publish_broken(repository, "1.1.0")
     seen = site.once()
     assert seen.actions == ["install", "compose", "probe"]
@@ -100,7 +112,7 @@ def test_a_broken_preview_is_neither_switched_to_nor_tagged_and_the_old_one_stay
     summary = standing["probes"]["org.pps.wn.softver"]["summary"]
     assert "xrdcp: --version fails with exit 127: xrdcp: symbol lookup error" in summary
     assert site.current() == {"grid-clients": ONE}
-    assert before == picture(site.tags)
+    assert before == picture(site.tags / SUBCLUSTER)
     assert site.once().actions == []
 
 
@@ -232,19 +244,193 @@ def test_leaving_untags_drains_and_removes_everything_and_resume_takes_it_back(
     assert site.once().actions == FIRST
 
 
-def test_a_release_with_configuration_steps_is_installed_and_probed_but_not_announced(
+def test_a_release_with_configuration_steps_is_announced_once_each_is_acknowledged_and_its_check_passes(
     repository: SmallRepository, site: SmallSite
 ) -> None:
     site.configure(policy={"install_nbc": "auto"})
-    steps = (ConfigStep(id="open-port", text="open 1094"),)
-    publish_passing(repository, class_=ReleaseClass.CLIENT_NBC, config_steps=steps)
+    done = site.base / "done"
+    check = Program(f'#!/bin/sh\necho "looking for $1 in $PPS_SITE"; [ -e {done} ]\n'.encode())
+    steps = (
+        ConfigStep(id="open-port", text="open 1094", check=("bin/check", "1094")),
+        ConfigStep(id="tell-users", text="tell them"),
+    )
+    publish_passing(repository, class_=ReleaseClass.CLIENT_NBC, config_steps=steps, files={"bin/check": check})
+    early = site.run("release", "acknowledge", ONE, "open-port")
+    assert early.code == 1
     seen = site.once()
-    assert seen.actions == ["install", "compose", "probe", "switch"]
-    assert (
-        seen.release(ONE)["state"],
-        seen.release(ONE)["reason"],
-    ) == ("verified", "awaits configuration steps: open-port")
+    assert seen.actions == ["install", "compose", "probe"]
+    standing = seen.release(ONE)
+    assert (standing["state"], standing["reason"]) == (
+        "awaiting-config",
+        "awaits configuration steps: open-port, tell-users",
+    )
+    assert standing["next_command"] == f"pps-agent release acknowledge {ONE} open-port"
+    assert standing["next_command"] in site.run("status").stdout
+    wrong = site.run("release", "acknowledge", ONE, "open-prot")
+    assert (wrong.code, "it has open-port, tell-users" in wrong.stderr) == (1, True)
+    refused = site.run("release", "acknowledge", ONE, "open-port")
+    assert (refused.code, refused.stdout) == (1, "looking for 1094 in TEST-SITE\n")
+    assert "failed: exit 1; do what the step says (open 1094)" in refused.stderr
+    done.touch()
+    assert site.run("release", "acknowledge", ONE, "open-port").code == 0
+    assert (site.once().actions, site.listed()) == ([], [])
+    assert site.run("release", "acknowledge", ONE, "tell-users").code == 0
+    assert "was acknowledged before" in site.run("release", "acknowledge", ONE, "tell-users").stdout
+    shown = site.run("release", "show", ONE, "--output", "json").json()["steps"]
+    assert [(step["id"], step["done"], f"uid {os.getuid()}" in step["actor"]) for step in shown] == [
+        ("open-port", True, True),
+        ("tell-users", True, True),
+    ]
+    assert site.once().actions == ["switch", "addtags"]
+    (site.store / "releases" / ONE / "tree" / "bin" / "hello").unlink()
+    assert site.once().actions[-1] == "addtags"  # installed anew, acknowledged all the same
+
+
+def test_tags_on_a_subcluster_and_of_a_vo_that_the_settings_dropped_are_removed(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    site.configure(site={"vos": ["dteam", "ops"]})
+    publish_passing(repository, vos=("dteam", "ops"))
+    site.once()
+    assert (site.listed(), site.listed("ops")) == ([TAG_ONE], ["VO-ops-pps-1.0.0"])
+    site.configure(site={"vos": ["dteam"]})
+    assert site.once().actions == ["removetags"]
+    assert (site.listed(), site.listed("ops")) == ([TAG_ONE], [])
+    site.configure(site={"subclusters": ["ce02.example.org"]})
+    assert site.once().actions == ["removetags", "addtags"]
     assert site.listed() == []
+    assert site.once().actions == []
+
+
+def test_a_site_that_observes_says_what_it_would_do_and_changes_nothing(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    publish_passing(repository)
+    site.configure(policy={"mode": "observe"})
+    seen = site.once()
+    assert (seen.actions, [action["action"] for action in seen.value["withheld"]]) == ([], ["install"])
+    assert not site.store.exists()
+    answer = site.run("release", "install", ONE)
+    assert (answer.code, 'not done yet (policy.mode is "observe")' in answer.stderr) == (75, True)
+    site.configure(policy={"mode": "act"})
+    site.once()
+    repository.withdraw(ONE)
+    site.configure(policy={"mode": "observe"})
+    before = still(site)
+    assert site.run("release", "gc").code == 1
+    seen = site.once()
+    assert [action["action"] for action in seen.value["withheld"]] == ["removetags", "switch"]
+    assert f"would untag {SUBCLUSTER}: {TAG_ONE}" in site.run("plan").stdout
+    assert before == still(site)
+    with contextlib.closing(sqlite3.connect(site.state / "state.db")) as database:
+        bodies = [row[0].decode() for row in database.execute("SELECT body FROM outbox ORDER BY id")]
+    assert any("would untag: withdrawn: crashes" in body for body in bodies)
+    assert '"observing":true,"would":2' in bodies[-1]
+
+
+def test_in_quiet_hours_only_what_must_not_stand_is_untagged(repository: SmallRepository, site: SmallSite) -> None:
+    publish_passing(repository)
+    site.once()
+    today = datetime.now(UTC)
+    days = ",".join(DAYS[(today.weekday() + step) % 7] for step in (-1, 0, 1))
+    site.configure(policy={"quiet_hours": [days], "time_zone": "UTC"}, store={"drain_s": 0})
+    publish_passing(repository, "1.1.0")
+    seen = site.once()
+    assert (seen.actions, [action["action"] for action in seen.value["withheld"]]) == ([], ["install"])
+    assert site.run("release", "accept", TWO).code == 0
+    assert site.once().actions == []
+    repository.withdraw(ONE)
+    assert site.once().actions == ["removetags"]
+    assert "quiet hours until" in site.run("status").stdout
+    site.configure(policy={"quiet_hours": []})
+    assert {"switch", "drain", "install"} <= set(site.once().actions)
+
+
+def test_a_release_is_held_for_a_while_and_a_person_may_take_it_sooner(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    site.configure(policy={"hold_for_h": 24})
+    publish_passing(repository)
+    seen = site.once()
+    assert (seen.actions, seen.release(ONE)["state"]) == ([], "offered")
+    assert (
+        f"on offer for 0.0 of policy.hold_for_h = 24 hours; sooner with: pps-agent release accept {ONE}"
+        in (seen.release(ONE)["reason"])
+    )
+    typo = site.run("release", "accept", ONE.replace("1.0.0", "1.0.9"))
+    assert (typo.code, f"is not on offer: did you mean {ONE}?" in typo.stderr) == (1, True)
+    assert site.run("release", "accept", ONE).code == 0
+    assert site.once().actions == FIRST
+    decision = site.run("release", "show", ONE, "--output", "json").json()["decision"]
+    assert (decision["decision"], f"uid {os.getuid()}" in decision["actor"]) == ("accept", True)
+
+
+def test_a_preview_that_production_has_reached_is_handed_over_and_not_brought_back_when_production_is_unknown(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    version = site.base / "version"
+    version.write_text("v0.9\n")
+    source = f'\n[production.grid-clients]\ncommand = ["/bin/cat", "{version}"]\npattern = "v([0-9.]+)"\n'
+    site.configure(store={"drain_s": 0})
+    site.config.write_text(site.config.read_text() + source)
+    publish_passing(repository)
+    assert site.once().actions == FIRST
+    assert "PPS_PRODUCTION_VERSION='grid-clients 0.9'" in site.run("probe", "explain", "sys.disk").stdout
+    version.write_text("v1.0.0\n")
+    seen = site.once()
+    assert seen.actions == ["removetags", "switch", "drain"]
+    standing = seen.release(ONE)
+    assert (standing["state"], standing["reason"]) == ("handed-over", "handed over: production runs 1.0.0")
+    version.unlink()
+    seen = site.once()
+    assert seen.actions == []
+    assert "production ran 1.0.0; what it runs now is unknown" in seen.release(ONE)["reason"]
+    version.write_text("v1.0.0\n")
+    assert site.once().actions == ["remove"]
+    version.unlink()
+    assert site.once().actions == []
+
+
+def test_a_withdrawn_release_is_untagged_even_where_the_disk_of_the_state_is_full(
+    tmp_path: Path, repository: SmallRepository, server: FaultyServer
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], capture_output=True, check=False)
+    need("" if done.returncode == 0 else "needs a tmpfs of its own, so root")
+    try:
+        release = publish_passing(repository)
+        site = SmallSite(tmp_path / "site", server.url, repository.root_bytes, paths={"state": str(disk)})
+        site.once()
+        assert site.listed() == ["VO-dteam-pps-1.0.0"]
+        repository.withdraw(release.id)
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        seen = site.once(6)
+        assert seen.actions[0] == "removetags"
+        assert "No space left on device" in seen.errors
+        assert site.listed() == []
+        (disk / "filler").unlink()
+        site.once()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_withdrawn_release_is_untagged_even_where_state_db_is_damaged(
+    repository: SmallRepository, site: SmallSite
+) -> None:
+    publish_passing(repository)
+    publish_passing(repository, "1.1.0")
+    site.once()
+    repository.withdraw(ONE)
+    for path in site.state.glob("state.db*"):
+        path.unlink()
+    (site.state / "state.db").write_bytes(b"rubbish " * 1000)
+    seen = site.once(6)
+    assert (seen.actions, site.listed()) == (["removetags"], [TAG_TWO])
+    assert "could not be recorded and are lost" in seen.errors
+    assert site.installed() == [ONE, TWO]
 
 
 def test_metadata_expired_beyond_the_grace_untags_and_keeps_the_tree(
@@ -304,7 +490,7 @@ def test_an_unmet_requirement_is_refused_before_a_byte_of_the_release_is_fetched
     assert {"refused"} == {release["state"] for release in seen.value["releases"]}
     reasons = sorted(release["reason"].split(",")[0] for release in seen.value["releases"])
     assert reasons == ["requires OS plan9", "requires glibc 2.99"]
-    assert {"metadata"} == {path.split("/")[0] for path in server.paths()}
+    assert not [path for path in server.paths() if path.startswith(("artifacts/", "targets/clients/"))]
 
 
 def test_a_tampered_frame_is_refused_and_leaves_nothing_behind(
@@ -326,7 +512,7 @@ def test_a_release_with_one_signature_is_not_on_offer(
     publish_passing(repository, signatures=1)
     seen = site.once()
     assert (seen.actions, seen.value["releases"]) == ([], [])
-    assert {"metadata"} == {path.split("/")[0] for path in server.paths()}
+    assert not [path for path in server.paths() if path.startswith(("artifacts/", "targets/clients/"))]
 
 
 def test_a_repository_of_other_keys_is_not_believed(
@@ -398,16 +584,56 @@ def test_a_tag_that_is_none_is_refused_and_the_file_untouched(site: SmallSite, t
     assert before == picture(site.tags)
 
 
-KILLER = Program(b"#!/bin/sh\nset -- $(cat /proc/$PPID/stat)\nkill -9 $4\nsleep 60\n")
-"""As a client of the release: kills the parent of the probe that starts it, which is the runner."""
-
-
-def test_a_probe_that_kills_its_runner_costs_no_other_release_its_verdict(
-    repository: SmallRepository, site: SmallSite
+def test_a_runner_that_is_killed_costs_no_other_release_its_verdict(
+    repository: SmallRepository, site: SmallSite, tmp_path: Path
 ) -> None:
-    publish_passing(repository, "1.0.0", files={"bin/xrdcp": KILLER})
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    publish_passing(repository, "1.0.0", files={"bin/xrdcp": Program(f"#!/bin/sh\nexec cat {fifo}\n".encode())})
     publish_passing(repository, "1.1.0")
+
+    def kill_the_runner() -> None:
+        with fifo.open("w"):  # which waits for the client that a probe tests
+            os.kill(runner_above(find_process("cat", str(fifo))), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_runner)
+    killer.start()
     seen = site.once()
+    killer.join()
     assert seen.release(ONE)["state"] == "installed"
     assert "lost: the probe runner ended" in seen.release(ONE)["probes"]["org.pps.wn.softver"]["summary"]
     assert seen.release(release_id("1.1.0"))["state"] == "tagged"
+
+
+def lives_of(site: SmallSite) -> dict[str, dict[str, object]]:
+    path = site.tags / ".pps-tags" / "dteam" / "life.json"
+    return json.loads(path.read_text())["tags"].get(SUBCLUSTER, {}) if path.exists() else {}
+
+
+def test_a_tag_follows_its_release_and_a_persons_word_holds(repository: SmallRepository, site: SmallSite) -> None:
+    publish_passing(repository)
+    assert site.once().actions == FIRST
+    assert lives_of(site) == {TAG_ONE: {"state": "installedverified", "release": ONE}}
+    publish_broken(repository, "1.1.0")
+    site.once()
+    assert lives_of(site)[TAG_TWO] == {"state": "installedbroken", "release": TWO}
+    assert site.run("tag", "add", TAG_TWO, "--vo", "dteam").code == 1
+    assert site.run("tag", "add", TAG_TWO, "--vo", "dteam", "--force", "--reason", "we know").code == 0
+    assert site.run("tag", "remove", TAG_ONE, "--vo", "dteam").code == 0
+    seen = site.once()
+    assert ("addtags" in seen.actions, "removetags" in seen.actions) == (False, False)
+    assert site.listed() == [TAG_TWO]
+    assert {tag: life["forced"] for tag, life in lives_of(site).items()} == {TAG_ONE: "unlisted", TAG_TWO: "listed"}
+    assert site.run("tag", "add", TAG_ONE, "--vo", "dteam").code == 0
+    repository.withdraw(TWO)
+    site.once()
+    assert site.listed() == [TAG_ONE]
+    assert lives_of(site)[TAG_ONE] == {"state": "installedverified", "release": ONE}
+    assert lives_of(site)[TAG_TWO]["state"] == "pendingremoval"
+    head = site.run("tag", "audit", "--verify", "--output", "json").json()["dteam"]
+    with sqlite3.connect(site.state / "state.db") as database:
+        bodies = [
+            json.loads(row[0])
+            for row in database.execute("SELECT body FROM outbox WHERE kind = 'round' ORDER BY rowid")
+        ]
+    assert bodies[-1]["tag_logs"] == {"dteam": {"lines": head["entries"], "digest": head["head"]}}

@@ -2,15 +2,13 @@
 
 import os
 import select
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pps_agent.probes.catalogue import ProbeDefinition
 from pps_agent.probes.client import RunnerClient, start_runner
+from pps_agent.probes.definition import ProbeDefinition
 from pps_wire.names import ProbeName
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -18,15 +16,6 @@ WriteProbe = Callable[..., ProbeDefinition]
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have two users")
-
-
-@pytest.fixture
-def public_directory() -> Iterator[Path]:
-    """Give a directory that other users can enter, which tmp_path is not."""
-    path = Path(tempfile.mkdtemp(prefix="pps-test-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -60,6 +49,15 @@ def processes_with(marker: str) -> set[int]:
             except OSError:
                 continue
     return found - {os.getpid()}
+
+
+def wait_for_processes(marker: str, count: int) -> set[int]:
+    """Wait until so many processes were started with this text in their environment."""
+    for _ in range(2000):
+        if len(found := processes_with(marker)) >= count:
+            return found
+        select.select([], [], [], 0.01)
+    raise AssertionError(f"there were never {count} processes with {marker}")
 
 
 def ends_within(pid: int, seconds: float) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from pps_agent.probes.client import RunnerClient
 from pps_agent.state import ProbeResult
-from pps_wire.report import Status
+from pps_wire.report import Cause, Status
 from tests.probes.conftest import ENV, WriteProbe, processes_with
 
 
@@ -21,8 +21,9 @@ def _peak_rss_bytes(pid: int) -> int:
 def test_an_ordinary_probe_is_reported_with_status_text_and_figures(
     runner: RunnerClient, write_probe: WriteProbe
 ) -> None:
-    result = runner.run(write_probe("echo 'OK - fine | a=1'; echo more; exit 1"), ENV, None)
-    assert (result.status, result.summary, result.details) == (Status.WARNING, "OK - fine", "more\n|a=1")
+    result = runner.run(write_probe("echo 'WARNING - slow | a=1'; echo more; exit 1"), ENV, None)
+    assert (result.status, result.summary, result.details) == (Status.WARNING, "WARNING - slow", "more")
+    assert (result.perfdata, result.output_bytes, result.cause) == ("a=1", 26, Cause.VERDICT)
     assert (result.exit_code, result.signal, result.timed_out, result.leftovers_killed) == (1, None, False, 0)
     assert result.duration_s > 0
     assert result.max_rss_bytes > 0
@@ -58,12 +59,11 @@ def test_a_probe_that_ignores_sigterm_is_killed_after_the_grace(runner: RunnerCl
     assert set() == processes_with(token)
 
 
-def test_a_probe_that_heeds_sigterm_may_clean_up(runner: RunnerClient, write_probe: WriteProbe, tmp_path: Path) -> None:
-    note = tmp_path / "note"
-    probe = write_probe(f"trap 'echo cleaned > {note}; exit 0' TERM; while :; do sleep 0.05; done", timeout_s=1)
+def test_a_probe_that_heeds_sigterm_may_clean_up(runner: RunnerClient, write_probe: WriteProbe) -> None:
+    probe = write_probe("trap 'echo cleaned; exit 0' TERM; while :; do sleep 0.05; done", timeout_s=1)
     result = runner.run(probe, ENV, None)
     assert (result.status, result.timed_out) == (Status.UNKNOWN, True)
-    assert note.read_text() == "cleaned\n"
+    assert "(it had said: cleaned)" in result.summary
 
 
 def test_a_crash_after_ok_is_unknown_and_names_the_signal(runner: RunnerClient, write_probe: WriteProbe) -> None:

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from pps_agent.errors import ConfigError, SiteError
 from pps_agent.probes import client as client_module
-from pps_agent.probes.catalogue import ProbeDefinition
 from pps_agent.probes.client import RunnerClient, connect_runner, start_runner
-from pps_agent.probes.protocol import MAX_LINE_BYTES, RunRequest, parse_greeting, render_request
+from pps_agent.probes.definition import ProbeDefinition
+from pps_agent.probes.fields import MAX_LINE_BYTES
+from pps_agent.probes.peer import MAX_WAITING
+from pps_agent.probes.protocol import RunRequest, parse_greeting, render_request
 from pps_wire.report import Status
-from tests.probes.conftest import ENV, WriteProbe, ends_within, needs_root, processes_with, wait_for_text
+from tests.probes.conftest import ENV, WriteProbe, ends_within, needs_root, processes_with, wait_for_processes
 
 RUNNER = Path(client_module.__file__).with_name("runner.py")
 ROOT = RUNNER.parents[2]
@@ -30,30 +32,28 @@ ROOT = RUNNER.parents[2]
 AGENT = """
 import sys
 from pathlib import Path
-from pps_agent.probes.catalogue import ProbeDefinition
+from pps_agent.probes.definition import ProbeDefinition
 from pps_agent.probes.client import start_runner
 state, run, token, started = sys.argv[1:]
 with start_runner(state=Path(state), temporary=Path(state)) as runner:
     print(runner.runner_pid, flush=True)
     runner.run(ProbeDefinition(name="org.test.it", run=Path(run)), {"PATH": "/usr/bin:/bin", "PPS_TEST": token}, None)
 """
-HANGING = "setsid sleep 600 &\necho $! >> {note}\necho $$ >> {note}\nexec sleep 600"
+HANGING = "setsid sleep 600 &\nexec sleep 600"
 
 
 @contextlib.contextmanager
 def agent_with_a_hanging_probe(
     write_probe: WriteProbe, directory: Path, token: str
-) -> Iterator[tuple["subprocess.Popen[str]", int, list[int]]]:
+) -> Iterator[tuple["subprocess.Popen[str]", int, set[int]]]:
     """Give an agent process, its runner's pid, and the pids of a probe and of its child in another session."""
-    note = directory / "pids"
-    probe = write_probe(HANGING.format(note=note))
+    probe = write_probe(HANGING)
     command = [sys.executable, "-c", AGENT, str(directory), str(probe.run), token, "x"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}) as agent:
         try:
             assert agent.stdout is not None
             runner_pid = int(agent.stdout.readline())
-            pids = wait_for_text(note, 2, lambda: agent.poll() is None)
-            yield agent, runner_pid, [int(pid) for pid in pids]
+            yield agent, runner_pid, wait_for_processes(token, 2)
         finally:
             agent.kill()
             for pid in processes_with(token):
@@ -68,14 +68,15 @@ def test_when_the_agent_is_killed_no_probe_and_no_runner_survives(write_probe: W
 
 
 def test_when_the_runner_is_killed_the_run_is_lost_and_its_processes_are_swept(
-    write_probe: WriteProbe, tmp_path: Path
+    write_probe: WriteProbe,
 ) -> None:
-    token, note = secrets.token_hex(8), tmp_path / "pids"
-    body = f"setsid sleep 600 &\necho $! > {note}\nkill -KILL $PPID\nexec sleep 600"
+    token = secrets.token_hex(8)
     with start_runner() as runner:
-        result = runner.run(write_probe(body), {**ENV, "PPS_TEST": token}, None)
-        assert result.status is Status.UNKNOWN
-        assert result.summary.startswith("lost: the probe runner ended")
+        run = runner.submit([str(write_probe(HANGING).run)], {**ENV, "PPS_TEST": token}, 600)
+        wait_for_processes(token, 2)
+        os.kill(runner.runner_pid, signal.SIGKILL)
+        ((lost, reason),) = runner.poll(20)
+        assert (lost, str(reason).startswith("lost: the probe runner ended")) == (run, True)
         with pytest.raises(SiteError, match="the probe runner is gone"):
             runner.run(write_probe("echo OK"), ENV, None)
     assert processes_with(token) == set()
@@ -92,7 +93,7 @@ def test_what_both_deaths_left_is_swept_by_the_next_start_for_the_same_state_onl
         os.kill(runner_pid, signal.SIGKILL)
         assert ends_within(runner_pid, 20)
         with start_runner(state=tmp_path / "another"):
-            assert processes_with(token) == set(pids)
+            assert processes_with(token) == pids
         assert len(list(tmp_path.glob("pps-probes-*"))) == 1
         with start_runner(state=tmp_path, temporary=tmp_path):
             assert processes_with(token) == set()
@@ -106,7 +107,7 @@ def test_a_start_does_not_touch_the_runs_of_a_living_runner_of_the_same_state(
     with agent_with_a_hanging_probe(write_probe, tmp_path, token) as (_, _, pids):
         with start_runner(state=tmp_path) as runner:
             assert runner.run(write_probe("echo OK", name="other"), ENV, None).status is Status.OK
-        assert processes_with(token) == set(pids)
+        assert processes_with(token) == pids
 
 
 def test_the_end_of_the_context_ends_the_runner_and_removes_its_directory(
@@ -222,16 +223,16 @@ def _accepts(path: Path) -> bool:
 def test_several_agents_share_an_installed_runner_and_each_ends_its_own_runs(
     write_probe: WriteProbe, tmp_path: Path
 ) -> None:
-    token, note = secrets.token_hex(8), tmp_path / "pids"
-    hanging = write_probe(HANGING.format(note=note), name="hanging")
+    token = secrets.token_hex(8)
+    hanging = write_probe(HANGING, name="hanging")
     with listening_runner(tmp_path, os.geteuid()) as path, connect_runner(path) as staying:
         leaving = socket.socket(socket.AF_UNIX)
         leaving.connect(str(path))
         request = RunRequest("a1", (str(hanging.run),), {**ENV, "PPS_TEST": token}, 600.0, 5.0)
         leaving.sendall(render_request(request))
-        pids = wait_for_text(note, 2, lambda: True)
+        pids = wait_for_processes(token, 2)
         leaving.close()
-        assert [ends_within(int(pid), 20) for pid in pids] == [True, True]
+        assert [ends_within(pid, 20) for pid in pids] == [True, True]
         assert staying.run(write_probe("echo OK"), ENV, None).status is Status.OK
 
 
@@ -311,5 +312,5 @@ def test_a_hostile_message_ends_the_connection_and_the_runner_goes_on(fuzzed_soc
 def test_one_run_asked_for_twice_or_too_many_runs_end_the_connection(fuzzed_socket: Path) -> None:
     request = RunRequest("a1", ("/bin/sleep", "600"), ENV, 600.0, 0.0)
     parse_greeting(send(fuzzed_socket, render_request(request) * 2))
-    many = [RunRequest(f"a{n}", ("/bin/sleep", "600"), ENV, 600.0, 0.0) for n in range(300)]
+    many = [RunRequest(f"a{n}", ("/bin/sleep", "600"), ENV, 600.0, 0.0) for n in range(MAX_WAITING + 20)]
     parse_greeting(send(fuzzed_socket, b"".join(map(render_request, many))))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pps_agent.probes import contain
+from pps_agent.probes import contain, marks
 from pps_agent.probes.contain import ProcessKey
-from pps_agent.probes.scratch import RUN, make_scratch, remove_tree, sweep_scratch
+from pps_agent.probes.scratch import RUN, make_scratch, remove_tree, scratch_prefix, sweep_scratch
 
 
 def own_key() -> ProcessKey:
@@ -53,8 +53,8 @@ def test_a_link_in_place_of_the_directory_itself_is_refused(tmp_path: Path) -> N
 
 
 def test_only_directories_of_dead_runners_are_swept(tmp_path: Path) -> None:
-    mine = make_scratch(str(tmp_path), RUN, own_key())
-    dead = make_scratch(str(tmp_path), RUN, ProcessKey(os.getpid(), own_key().start + 1))
+    mine = make_scratch(scratch_prefix(str(tmp_path), RUN, own_key()))
+    dead = make_scratch(scratch_prefix(str(tmp_path), RUN, ProcessKey(os.getpid(), own_key().start + 1)))
     (Path(dead) / "left").write_text("over")
     other = tmp_path / "pps-run-something-else"
     other.mkdir()
@@ -81,4 +81,4 @@ def test_a_process_is_known_by_its_start_time_not_by_its_number_alone() -> None:
     ],
 )
 def test_a_marker_is_one_of_ours_or_nothing(mark: str, expected: tuple[str, ProcessKey] | None) -> None:
-    assert contain.parse_mark(mark) == expected
+    assert marks.parse_variable(mark) == expected

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from demo.xrootd import XrootdServer, missing_reason, start_xrootd
-from pps_agent.probes.catalogue import ProbeDefinition, load_catalogue
+from pps_agent.probes.catalogue import load_catalogue
 from pps_agent.probes.client import RunnerClient
+from pps_agent.probes.definition import ProbeDefinition
 from pps_agent.probes.parse import parse_perfdata
 from pps_agent.state import ProbeResult
 from pps_wire.names import ReleaseId
@@ -24,6 +25,7 @@ from tests.probes.conftest import wait_for_text
 from tests.support.services import need
 
 RELEASE = ReleaseId("grid-clients-5.5.3-x86_64-glibc2.36")
+STAT = '[ "$2" != stat ] || { echo "Size: 262144"; exit; }'
 QUICK = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "2", "XRD_STREAMERRORWINDOW": "2"}
 
 
@@ -80,8 +82,7 @@ def run(runner: RunnerClient, name: str, env: Mapping[str, str]) -> ProbeResult:
 
 
 def perfdata(result: ProbeResult) -> dict[str, float | None]:
-    text = next(line for line in result.details.split("\n") if line.startswith("|"))
-    return {datum.label: datum.value for datum in parse_perfdata(text[1:])}
+    return {datum.label: datum.value for datum in parse_perfdata(result.perfdata)}
 
 
 # --- wn.softver ------------------------------------------------------------------------------------
@@ -159,9 +160,9 @@ def test_env_passes_a_sane_environment(runner: RunnerClient, tree: Path) -> None
     result = run(runner, "wn.env", env)
     assert (result.status, result.summary) == (
         Status.OK,
-        "ENV OK - PATH, variables and the libraries of 2 clients are in order",
+        "ENV OK - PATH, variables and the libraries of 3 clients are in order",
     )
-    assert (perfdata(result)["clients"], perfdata(result)["faults"]) == (2, 0)
+    assert (perfdata(result)["clients"], perfdata(result)["faults"]) == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_env_fails_a_library_that_is_carried_but_taken_from_the_system(runner: R
 def test_xroot_makes_the_round_trip_and_leaves_nothing(runner: RunnerClient, tree: Path, server: XrootdServer) -> None:
     result = run(runner, "se.xroot", tree_environment(tree, PPS_SE_XROOT=server.url))
     assert (result.status, result.release) == (Status.OK, RELEASE), result.summary
-    assert list(perfdata(result)) == ["put", "checksum", "get", "remove", "total"]
+    assert list(perfdata(result)) == ["put", "stat", "checksum", "get", "remove", "total", "leftovers"]
     assert list(server.data.iterdir()) == []
 
 
@@ -237,9 +238,11 @@ def test_xroot_fails_when_the_server_refuses_or_is_not_there(
         ("xrdcp", "kill -SEGV $$", Status.CRITICAL, "put: xrdcp dies of signal 11"),
         ("xrdcp", "exec /no/such/thing", Status.CRITICAL, "put: xrdcp does not start"),
         ("xrdcp", "echo 'auth failed: no proxy'; exit 52", Status.WARNING, "put: client side, exit 52"),
-        ("xrdcp", "exit 0", Status.CRITICAL, "checksum: the server refused"),
-        ("xrdfs", "echo adler32 deadbeef", Status.CRITICAL, "checksum: the server says adler32 deadbeef"),
-        ("xrdfs", "echo md5 1234", Status.CRITICAL, "did not answer with an adler32"),
+        ("xrdcp", "exit 0", Status.CRITICAL, "stat: the server refused"),
+        ("xrdfs", f"{STAT}; echo adler32 deadbeef", Status.CRITICAL, "checksum: the server says adler32 deadbeef"),
+        ("xrdfs", f"{STAT}; echo md5 1234", Status.CRITICAL, "checksum: the server says md5 1234, it should be "),
+        ("xrdfs", f"{STAT}; echo crc64 1234", Status.CRITICAL, "answers with crc64, which this probe cannot compare"),
+        ("xrdfs", "echo 'Flags: 16'", Status.CRITICAL, "stat: no size in the answer"),
     ],
 )
 def test_xroot_tells_whose_fault_a_failure_is(
@@ -298,21 +301,37 @@ def test_xroot_without_a_usable_address_says_what_to_set(runner: RunnerClient, t
     assert (result.status, "PPS_SE_XROOT" in result.summary) == (Status.UNKNOWN, True)
 
 
-@pytest.mark.parametrize("name", ["wn.softver", "wn.env", "se.xroot"])
+SERVICES = ["se.xroot", "se.dav", "se.gsiftp", "bdii.query", "ce.arc", "ce.htcondor", "squid.cache"]
+
+
+@pytest.mark.parametrize("name", ["wn.softver", "wn.env", *SERVICES])
 def test_by_hand_a_probe_speaks_as_a_plugin_without_any_settings(name: str) -> None:
     done = subprocess.run([shipped(name).run], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (Status.UNKNOWN, b"")
     assert b" UNKNOWN - set PPS_" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["wn.softver", "wn.env", "se.xroot"])
+@pytest.mark.parametrize("name", ["wn.softver", "wn.env", *SERVICES])
 def test_a_shipped_probe_keeps_to_the_oldest_python_it_promises(name: str) -> None:
     source = shipped(name).run.read_text()
     assert source.startswith("#!/usr/bin/python3 -IS\n")
     tree = ast.parse(source, feature_version=(3, 9))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported = {
+        alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     assert imported <= sys.stdlib_module_names
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Match)]
+
+
+def test_what_probes_share_is_the_same_in_each() -> None:
+    """A probe is one file, so that it travels alone; what several have is marked, and changed in all or none."""
+    blocks: dict[str, set[str]] = {}
+    for name in SERVICES:
+        source = shipped(name).run.read_text()
+        for block, text in re.findall(r"# --- shared: (\w+) ---\n(.*?)# --- end of \1 ---\n", source, re.DOTALL):
+            blocks.setdefault(block, set()).add(text)
+    assert {"plugin", "clients", "storage", "credential", "https"} == blocks.keys()
+    assert [block for block, texts in blocks.items() if len(texts) != 1] == []
 
 
 # --- the server itself -----------------------------------------------------------------------------

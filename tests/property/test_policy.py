@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pps_agent.policy import Consent, Decision, Resolve, desire
+from pps_agent.policy import LONGEST_WAIT_STEP_S, Acknowledgement, Consent, Decision, Resolve, add_wait, desire
 from pps_agent.settings import PolicySettings
 from pps_agent.state import Desired, Installed, ManifestRef, NodeFacts, Offer, ReleaseSet, Stance, Unknown
 from pps_wire.release import ConfigStep, Release, ReleaseClass, Requires, Withdrawal
@@ -46,8 +46,9 @@ def worlds(draw: st.DrawFn) -> tuple[Desired, ReleaseSet | Unknown, Resolve, tup
     expires_at: datetime = draw(moments)
     offered = draw(st.sampled_from([ReleaseSet(offers, expires_at), Unknown("down")]))
     decisions = st.none() | st.sampled_from(Decision).map(Consent)
+    acknowledged = {release.id: {"a": Acknowledgement("somebody", NOW)} for release in known if draw(st.booleans())}
     consents = {release.id: consent for release in known if (consent := draw(decisions)) is not None}
-    resolve = Resolve(consents, paused=draw(st.booleans()), leaving=draw(st.booleans()))
+    resolve = Resolve(consents, paused=draw(st.booleans()), leaving=draw(st.booleans()), acknowledged=acknowledged)
     modes = st.sampled_from(["auto", "manual"])
     policy = PolicySettings(install_bc=draw(modes), install_nbc=draw(modes))
     installed = {release.id: Installed(release) for release in known if draw(st.booleans())}
@@ -80,7 +81,34 @@ def test_only_what_everything_speaks_for_is_wanted(
         assert consent is not None or mode == "auto"
         assert offer.release.requires == Requires(arch="x86_64", glibc="2.17")
         assert set(wish.tags) == {"dteam"}
-        assert wish.announce is not bool(offer.release.config_steps)
+        done = wish.release in resolve.acknowledged
+        assert wish.announce is not bool(offer.release.config_steps and not done)
+
+
+@settings(max_examples=200, deadline=None)
+@given(worlds())
+def test_nothing_is_announced_before_its_steps_are_acknowledged_and_nothing_wanted_without_memory(
+    world: tuple[Desired, ReleaseSet | Unknown, Resolve, tuple[Offer, ...], PolicySettings],
+) -> None:
+    desired, offered, resolve, offers, policy = world
+    steps = {offer.release.id: offer.release.config_steps for offer in offers}
+    for wish in desired.wishes:
+        open_steps = steps.get(wish.release) and wish.release not in resolve.acknowledged
+        assert wish.stance is Stance.UNWANTED or not (open_steps and wish.announce)
+    lost = desire(offered, {}, make_settings(policy), Unknown("damaged"), NodeFacts("x86_64", (2, 36), ""), NOW)
+    assert lost.paused
+    assert all(wish.stance is not Stance.WANTED for wish in lost.wishes)
+    assert not any("declined" in wish.reason for wish in lost.wishes)
+
+
+@given(st.lists(st.integers(-(10**9), 10**9), max_size=20))
+def test_time_on_offer_never_shrinks_and_no_step_counts_more_than_a_day(steps: list[int]) -> None:
+    waited_s, seen_at = 0.0, NOW
+    for seconds in steps:
+        now = NOW + timedelta(seconds=seconds)
+        after = add_wait(waited_s, seen_at, now)
+        assert waited_s <= after <= waited_s + LONGEST_WAIT_STEP_S
+        waited_s, seen_at = after, now
 
 
 @settings(max_examples=200, deadline=None)

@@ -13,11 +13,15 @@ from pps_wire.errors import WireError
 from tests.contract.samples import KEY, KEY_ID, RECORDS, SAMPLES, Sample, sign
 
 KEYS = {KEY_ID: KEY.public_key()}
+RELEASES = [sample for sample in SAMPLES if sample.file.startswith("release")]
+OTHERS = [sample for sample in SAMPLES if sample not in RELEASES]
+GOLDEN = {sample.file: sample.render(sample.value) for sample in SAMPLES}
+DESCRIPTION = next(sample.value for sample in SAMPLES if sample.file == "release.json")
 READERS = [
-    *[(sample.file, sample.render(sample.value), sample.parse) for sample in SAMPLES if sample.file != "release.json"],
+    *[(sample.file, sample.render(sample.value), sample.parse) for sample in OTHERS],
+    *[(sample.file, sample.render(sample.value), lambda raw: read_release(raw)) for sample in RELEASES],
     ("record", RECORDS[0], report.parse_record),
     ("body", RECORDS[0], lambda raw: report.parse_body(report.parse_record(raw))),
-    ("release", SAMPLES[1].render(SAMPLES[1].value), lambda raw: read_release(raw)),
 ]
 DEEP = sys.getrecursionlimit() * 20
 HOSTILE = [
@@ -101,7 +105,7 @@ def test_hostile_values_in_every_place_give_a_value_or_a_wire_error(golden, read
         attempt(read, golden[: index + 1] + hostile + golden[stop:])
 
 
-ROUND_TRIPS = [sample for sample in SAMPLES if sample.file not in ("envelope.json", "request.json", "release.json")]
+ROUND_TRIPS = [sample for sample in OTHERS if sample.file not in ("envelope.json", "request.json")]
 
 
 @pytest.mark.parametrize("sample", ROUND_TRIPS, ids=lambda sample: sample.file)
@@ -135,10 +139,10 @@ VALUES = st.recursive(
 
 
 @settings(deadline=None, max_examples=150)
-@given(field=st.sampled_from(sorted(release.render_custom(SAMPLES[1].value))), value=VALUES)
+@given(field=st.sampled_from(sorted(release.render_custom(DESCRIPTION))), value=VALUES)
 def test_any_decoded_value_in_a_release_gives_a_release_that_can_be_written_or_a_wire_error(field, value):
     try:
-        read = release.parse_release(release.render_custom(SAMPLES[1].value) | {field: value})
+        read = release.parse_release(release.render_custom(DESCRIPTION) | {field: value})
     except WireError:
         return
     assert release.parse_release(json.loads(json.dumps(release.render_custom(read)))) == read
@@ -163,7 +167,7 @@ def test_any_decoded_value_for_a_whole_release_is_refused_by_a_wire_error(value)
 )
 def test_text_that_could_not_be_written_again_is_refused_in_a_release(fields):
     with pytest.raises(WireError):
-        release.parse_release(release.render_custom(SAMPLES[1].value) | fields)
+        release.parse_release(release.render_custom(DESCRIPTION) | fields)
 
 
 @pytest.mark.parametrize(
@@ -172,11 +176,11 @@ def test_text_that_could_not_be_written_again_is_refused_in_a_release(fields):
 def test_a_time_without_a_zone_is_refused_wherever_it_stands(moment):
     cases = [
         (report.parse_record, RECORDS[0], "at"),
-        (report.parse_batch, SAMPLES[3].render(SAMPLES[3].value), "sent_at"),
-        (report.parse_ack, SAMPLES[4].render(SAMPLES[4].value), "server_time"),
-        (release.parse_withdrawal, SAMPLES[2].render(SAMPLES[2].value), "at"),
-        (open_signed, SAMPLES[8].render(SAMPLES[8].value), "deadline"),
-        (open_signed, SAMPLES[8].render(SAMPLES[8].value), "not_before"),
+        (report.parse_batch, GOLDEN["batch.json"], "sent_at"),
+        (report.parse_ack, GOLDEN["ack.json"], "server_time"),
+        (release.parse_withdrawal, GOLDEN["withdrawal.json"], "at"),
+        (open_signed, GOLDEN["envelope.json"], "deadline"),
+        (open_signed, GOLDEN["envelope.json"], "not_before"),
     ]
     for read, golden, field in cases:
         with pytest.raises(WireError):
@@ -227,8 +231,6 @@ def test_names_that_could_mean_a_path_or_a_second_line_are_refused_shortly(parse
 
 
 @settings(deadline=None)
-@given(
-    lines=st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(SAMPLES[0].render(SAMPLES[0].value).split(b"\n"))))
-)
+@given(lines=st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(GOLDEN["manifest.jsonl"].split(b"\n")))))
 def test_any_lines_give_a_manifest_or_a_wire_error(lines):
     attempt(manifest.parse_manifest, lines)

@@ -1,5 +1,6 @@
 """Manifests: what is accepted cannot reach outside its tree, here or on a system that folds names."""
 
+import hashlib
 import itertools
 import os
 import posixpath
@@ -17,8 +18,6 @@ from pps_wire.manifest import (
     MAX_ENTRIES,
     MAX_LINE_BYTES,
     MAX_LINK_CHAIN,
-    MAX_NAME_BYTES,
-    MAX_PATH_BYTES,
     Directory,
     Entry,
     File,
@@ -30,16 +29,22 @@ from pps_wire.manifest import (
     render_manifest,
 )
 from pps_wire.names import ReleaseId
+from pps_wire.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from tests.contract.samples import ID, MANIFEST
 
-SHA = "0" * 64
+SHA = hashlib.sha256().hexdigest()
 
 
 def file(path: str, size: int = 0) -> File:
-    return File(p=path, s=size, h=SHA, o=0, z=9)
+    return File(p=path, s=size, h=SHA, o=0, z=9 if size else 0)
 
 
 def manifest(*entries: Entry) -> Manifest:
+    """Give a manifest of these entries, the frames of its files one after the other."""
+    ends = itertools.accumulate((entry.z for entry in entries if isinstance(entry, File)), initial=0)
+    entries = tuple(
+        msgspec.structs.replace(entry, o=next(ends)) if isinstance(entry, File) else entry for entry in entries
+    )
     total = sum(entry.s for entry in entries if isinstance(entry, File))
     return Manifest(Head(release=ReleaseId(ID), entries=len(entries), installed_bytes=total), entries)
 

@@ -169,7 +169,7 @@ def test_a_changed_artifact_makes_verify_fail_with_exit_code_4(desk: Desk) -> No
 @pytest.mark.parametrize(
     ("arguments", "told", "exit_code"),
     [
-        (["--from-debian"], "either --from-tree DIR or --from-debian", 2),
+        (["--from-debian"], "one of --from-tree DIR, --from-debian", 2),
         (["--package", "x"], "--package belongs to --from-debian", 2),
         (["--vo", "has blank"], "vo: 'has blank' is not valid", 7),
         (["--expires", "soon"], "write a date such as", 2),
@@ -237,3 +237,23 @@ def test_version_and_help_load_neither_tuf_nor_cryptography() -> None:
     )
     done = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True, cwd=Path.cwd())
     assert done.stdout == "pps-publish 0.1.0\n"
+
+
+def test_a_source_without_any_file_is_no_release(desk: Desk) -> None:
+    empty = desk.base / "empty"
+    (empty / "bin").mkdir(parents=True)
+    desk.run(
+        "build", "--from-tree", empty, "--out", desk.base / "out", "--component", "hello", "--version", "1.0.0",
+        "--class", "client-bc", "--vo", "dteam", exit_code=2,
+    )  # fmt: skip
+    assert "holds no file" in desk.stderr
+    assert not (desk.base / "out").exists()
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "clears \x1b[2J the screen", "turned \u202e round"])
+def test_a_reason_that_is_no_line_of_text_is_refused(desk: Desk, reason: str) -> None:
+    desk.init()
+    desk.build()
+    desk.signing("publish", desk.base / "out", key="release-manager")
+    desk.signing("withdraw", RELEASE, reason, key="sa3", exit_code=2)
+    assert "write it as one line" in desk.stderr

@@ -1,9 +1,14 @@
+import random
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pps_publisher.exchange import Exchange
+from pps_publisher.keys import signer_of
+from pps_publisher.metadata import MetadataStore
 from pps_publisher.verify import Verdict, verify_repository
 from pps_wire.release import Release
 from tests.support.repository import SmallRepository
@@ -112,3 +117,81 @@ def test_an_empty_directory_is_many_problems_and_no_crash(tmp_path: Path) -> Non
     small = SmallRepository(tmp_path / "one")
     shutil.rmtree(small.served)
     assert verify(small).problems
+
+
+def rich(small: SmallRepository) -> None:
+    """Every kind of file a served directory may hold: old versions, an exchanged key, a withdrawal."""
+    first = small.publish()
+    small.publish(version="2.0.0")
+    small.withdraw(first.id)
+    new = {name: signer_of(Ed25519PrivateKey.generate(), name) for name in ("online", "sa3", "fleet")}
+    exchange = Exchange(small.repository, NOW)
+    exchange.stage(lambda: exchange.rotate({name: signer.public_key for name, signer in new.items()}), None)
+    for name in ("root-1", "root-2", "targets", "release-manager"):
+        small.repository.sign(small.signers[name])
+    for name in ("sa3", "fleet"):
+        small.repository.sign(new[name])
+    small.signers |= new
+    small.refresh()
+    assert small.repository.staging.pending() == ()
+
+
+def test_one_flipped_byte_in_any_file_below_served_is_found(small: SmallRepository) -> None:
+    rich(small)
+    assert (verify(small).problems, verify(small).warnings) == ((), ())
+    seed = random.randrange(2**32)
+    dice = random.Random(seed)
+    for path in sorted(path for path in small.served.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        changed = bytearray(content)
+        place = dice.randrange(len(content))
+        changed[place] ^= 1 << dice.randrange(8)
+        path.write_bytes(changed)
+        assert verify(small).problems, f"{path.name} at {place}, seed {seed}"
+        path.write_bytes(content)
+    assert verify(small).problems == ()
+
+
+def test_metadata_whose_hash_has_another_name_is_a_problem_and_no_crash(small: SmallRepository) -> None:
+    rich(small)
+    for path in sorted((small.served / "metadata").iterdir()):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b'"sha256"', b'"shb256"'))
+        assert path.read_bytes() == content or verify(small).problems, path.name
+        path.write_bytes(content)
+
+
+def test_metadata_that_only_looks_the_same_is_found(small: SmallRepository, release: Release) -> None:
+    for path in sorted((small.served / "metadata").iterdir()):
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        assert verify(small).problems, path.name
+        path.write_bytes(content)
+
+
+def test_a_file_that_nobody_names_is_told_wherever_it_lies(small: SmallRepository, release: Release) -> None:
+    for name in ("stray", "metadata/1.clients.json.bak", "metadata/.hidden.tmp", "targets/clients/x"):
+        (small.served / name).write_bytes(b"")
+    named = [warning.partition(":")[0] for warning in verify(small).warnings]
+    assert named == sorted(
+        str(small.served / name)
+        for name in ("stray", "metadata/1.clients.json.bak", "metadata/.hidden.tmp", "targets/clients/x")
+    )
+
+
+def test_a_copy_is_verified_without_its_repository_against_the_pinned_root(
+    small: SmallRepository, release: Release, tmp_path: Path
+) -> None:
+    copy = MetadataStore.of_copy(shutil.copytree(small.served, tmp_path / "copy"))
+    assert verify_repository(copy, NOW, root=small.root_bytes).problems == ()
+    stranger = SmallRepository(tmp_path / "stranger")
+    (problem,) = verify_repository(copy, NOW, root=stranger.root_bytes).problems
+    assert problem.startswith("the pinned root is none of this repository")
+    (damaged,) = verify_repository(copy, NOW, root=b"junk").problems
+    assert damaged.startswith("the pinned root is damaged")
+
+
+def test_a_half_copied_mirror_has_problems(small: SmallRepository, release: Release, tmp_path: Path) -> None:
+    copy = shutil.copytree(small.served, tmp_path / "copy")
+    (copy / release.artifact.path).unlink()
+    assert verify_repository(MetadataStore.of_copy(copy), NOW).problems

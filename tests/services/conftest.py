@@ -17,13 +17,20 @@ ROOT = Path(__file__).parents[2]
 SITE = "PPS-SITE"
 SUBCLUSTERS = (Subcluster("ce01.example.org"), Subcluster("ce02.example.org"))
 
-PLUGIN = """
-import sys
-from pathlib import Path
-from pps_agent.tags.glue1 import render_subcluster
-from pps_agent.tags.store import TagStore
-store = TagStore(Path(sys.argv[1]), tuple(sys.argv[2:]))
-print("".join(render_subcluster(store, subcluster) for subcluster in store.subclusters))
+SERVICE = f"{SITE}-compute"
+SETTINGS = f"""
+[site]
+name = "{SITE}"
+vos = ["dteam", "ops"]
+subclusters = {list(SUBCLUSTERS)}
+[repository]
+url = "http://127.0.0.1:9/"
+[paths]
+tags = "tags"
+cache = "cache"
+global_tags = "global"
+[infosys]
+service = "{SERVICE}"
 """
 
 
@@ -34,6 +41,8 @@ class Bdii:
     url: str
     base: str
     tag_base: Path
+    config: Path
+    plugins: Path
 
     @property
     def store(self) -> TagStore:
@@ -47,11 +56,21 @@ def bdii(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bdii]:
     packages = demo_bdii.missing_packages()
     need(f"the information system needs: apt-get install {' '.join(packages)}" if packages else "")
     directory = tmp_path_factory.mktemp("bdii")
-    tag_base = tmp_path_factory.mktemp("info")
-    argv = [sys.executable, "-c", PLUGIN, str(tag_base), *SUBCLUSTERS]
-    env = {"PYTHONPATH": str(ROOT)}
-    with demo_bdii.start_bdii(directory, SITE, SUBCLUSTERS, argv, env=env, breathe_s=0.2) as server:
-        yield Bdii(server.url, server.base, tag_base)
+    site = tmp_path_factory.mktemp("info")
+    for name in ("tags", "cache"):
+        (site / name).mkdir()
+    (site / "agent.toml").write_text(SETTINGS)
+    command = [sys.executable, "-m", "pps_agent", "--config", str(site / "agent.toml"), "tag"]
+    with demo_bdii.start_bdii(
+        directory,
+        SITE,
+        SUBCLUSTERS,
+        [*command, "ldif"],
+        provider_argv=[*command, "render", "--format", "glue2"],
+        env={"PYTHONPATH": str(ROOT)},
+        breathe_s=0.2,
+    ) as server:
+        yield Bdii(server.url, server.base, site / "tags", site / "agent.toml", directory / "plugin")
 
 
 @pytest.fixture(scope="session")

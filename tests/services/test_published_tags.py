@@ -1,15 +1,27 @@
 """Tag file, BDII plugin, bdii-update, slapd and ldap3 in one chain, all of them real."""
 
+import json
+import os
+import re
+import shlex
+import shutil
 import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from demo.bdii import start_bdii
 from pps_agent import infosys
 from pps_agent.infosys import Expectation, Propagation
 from pps_agent.state import Unknown
+from pps_agent.tags.life import Life, TagState
+from pps_agent.tags.store import TagStore
 from pps_wire.names import Subcluster, Tag, Vo
-from tests.services.conftest import SITE, SUBCLUSTERS, Bdii
+from tests.services.conftest import ROOT, SERVICE, SITE, SUBCLUSTERS, Bdii
 
 SC1, SC2 = SUBCLUSTERS
 DTEAM, OPS = Vo("dteam"), Vo("ops")
@@ -47,6 +59,30 @@ def test_lists_spoilt_by_others_keep_no_good_tag_from_being_published(bdii: Bdii
         "vo-ops-spoilt-a",
         "vo-ops-spoilt-b",
     }
+
+
+def test_the_search_of_the_how_to_finds_the_subclusters_with_the_tag_and_no_other(bdii: Bdii) -> None:
+    page = (ROOT / "docs" / "howto" / "select-a-preview.md").read_text()
+    written = re.search(r"^ldapsearch (?:.*\\\n)*.*$", page, re.MULTILINE)
+    assert written
+    words = shlex.split(written[0].replace("\\\n", " ").replace("ldap://bdii.example.org:2170", bdii.url))
+
+    def found() -> list[str]:
+        shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return [name for name in SUBCLUSTERS if f"GlueSubClusterUniqueID: {name}" in shown]
+
+    tag = Tag("VO-dteam-pps-6.1.0")
+    assert found() == []
+    bdii.store.add(DTEAM, [tag], [SC1])
+    bdii.store.add(DTEAM, [Tag(f"{tag}.1")], [SC2])
+    wanted = {
+        SC1: Expectation(present=frozenset({tag})),
+        SC2: Expectation(present=frozenset({Tag(f"{tag}.1")})),
+    }
+    assert wait(bdii, wanted).reached
+    assert found() == [SC1]
+    bdii.store.remove(DTEAM, [tag], [SC1])
+    bdii.store.remove(DTEAM, [Tag(f"{tag}.1")], [SC2])
 
 
 def test_the_sites_own_middleware_tags_stay_beside_ours_and_are_not_taken_for_vo_tags(bdii: Bdii) -> None:
@@ -95,3 +131,133 @@ def test_a_wait_ends_at_once_when_told_to_stop(bdii: Bdii) -> None:
     wanted = {SC1: Expectation(present=frozenset({Tag("VO-dteam-never")}))}
     ended = infosys.wait_published(bdii.url, bdii.base, wanted, timeout_s=10, wait_s=600, stop=stop)
     assert (ended.reached, ended.looks) == (False, 1)
+
+
+def glue2(bdii: Bdii, tag: str) -> list[str]:
+    """Give the lines that the server shows of a tag, of all subclusters."""
+    argv = ["ldapsearch", "-LLL", "-x", "-o", "ldif_wrap=no", "-H", bdii.url, "-b", "o=glue"]
+    argv += [f"(GLUE2ApplicationEnvironmentID={tag})"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+def await_glue2(bdii: Bdii, tag: str, fits: Callable[[list[str]], bool]) -> list[str]:
+    deadline = time.monotonic() + 60
+    while not fits(lines := glue2(bdii, tag)):
+        assert time.monotonic() < deadline, lines
+        threading.Event().wait(0.2)
+    return lines
+
+
+def test_tags_go_in_by_the_old_command_and_come_out_in_both_schemas(bdii: Bdii) -> None:
+    tag = "VO-dteam-commanded-6.1.0"
+    manage = [str(Path(sys.executable).parent / "lcg-ManageVOTag"), "-config", str(bdii.config), "-host", SC1]
+    manage += ["-vo", "dteam"]
+    subprocess.run([*manage, "--add", "-tag", tag], check=True)
+    lines = await_glue2(bdii, tag, lambda lines: len(lines) > 5)
+    assert wait(bdii, {SC1: Expectation(present=frozenset({Tag(tag)}))}).reached
+    above = f"GLUE2ResourceID={SC1},GLUE2ServiceID={SERVICE},GLUE2GroupID=resource,o=glue"
+    names = [line for line in lines if line.startswith("dn: ")]
+    assert names == [f"dn: GLUE2ApplicationEnvironmentID={tag},{above}"]
+    for line in (
+        "GLUE2ApplicationEnvironmentAppName: VO-dteam-commanded",
+        "GLUE2ApplicationEnvironmentAppVersion: 6.1.0",
+        f"GLUE2ApplicationEnvironmentComputingManagerForeignKey: {SERVICE}_Manager",
+        "GLUE2EntityOtherInfo: InfoProviderName=pps-agent",
+    ):
+        assert line in lines
+    subprocess.run([*manage, "--remove", "-tag", tag], check=True)
+    await_glue2(bdii, tag, lambda lines: not lines)
+    assert wait(bdii, {SC1: Expectation(absent=frozenset({Tag(tag)}))}).reached
+
+
+def test_state_and_end_of_a_releases_tag_are_shown_while_no_job_is_sent_to_it(bdii: Bdii) -> None:
+    tag, end = Tag("VO-dteam-broken-1.0"), 4_000_000_000.0
+    bdii.store.set_life(DTEAM, {SC1: {tag: Life(TagState.BROKEN, "r", end)}})
+    lines = await_glue2(bdii, tag, lambda lines: len(lines) > 5)
+    assert "GLUE2ApplicationEnvironmentState: installedbroken" in lines
+    assert "GLUE2ApplicationEnvironmentRemovalDate: 2096-10-02T07:06:40Z" in lines
+    shown = infosys.observe_published(bdii.url, bdii.base, [SC1], 10)
+    assert isinstance(shown, dict)
+    assert tag not in shown[SC1]
+    bdii.store.set_life(DTEAM, {SC1: {tag: Life(TagState.BROKEN, "r", 1.0)}})
+    await_glue2(bdii, tag, lambda lines: not lines)
+
+
+@pytest.mark.parametrize("spoil", ["directory", "pipe", "unreadable"])
+def test_one_vos_list_that_cannot_be_read_takes_no_tag_of_any_vo_away(bdii: Bdii, spoil: str) -> None:
+    kept, other = Tag("VO-ops-kept-1"), Tag(f"VO-dteam-beside-{spoil}")
+    path = bdii.tag_base / SC2 / OPS / "ops.list"
+    bdii.store.add(OPS, [kept], [SC2])
+    assert wait(bdii, {SC2: Expectation(present=frozenset({kept}))}).reached
+    content = path.read_bytes()
+    path.unlink()
+    match spoil:
+        case "directory":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path.symlink_to("/etc/shadow")
+    bdii.store.add(DTEAM, [other], [SC2])
+    shown = wait(bdii, {SC2: Expectation(present=frozenset({other, kept}))})
+    assert shown.reached, shown.observed
+    path.rmdir() if spoil == "directory" else path.unlink()
+    path.write_bytes(content)
+    bdii.store.remove(DTEAM, [other], [SC2])
+    bdii.store.remove(OPS, [kept], [SC2])
+
+
+def test_another_plugin_on_the_same_entry_takes_nothing_of_ours_and_we_nothing_of_its(bdii: Bdii) -> None:
+    ours = Tag("VO-dteam-two-plugins")
+    bdii.store.add(DTEAM, [ours], [SC1])
+    plugin = bdii.plugins / "another"
+    dn = f"GlueSubClusterUniqueID={SC1},GlueClusterUniqueID={SC1},mds-vo-name=resource,o=grid"
+    attribute = "GlueHostApplicationSoftwareRunTimeEnvironment"
+    plugin.write_text(
+        f"#!/bin/sh\nprintf 'dn: {dn}\\nchangetype: modify\\nadd: {attribute}\\n{attribute}: VO-ops-x\\n\\n'\n"
+    )
+    plugin.chmod(0o755)
+    both = frozenset({ours, Tag("VO-ops-x")})
+    assert wait(bdii, {SC1: Expectation(present=both)}).reached
+    plugin.unlink()
+    bdii.store.remove(DTEAM, [ours], [SC1])
+    assert wait(bdii, {SC1: Expectation(absent=both)}).reached
+
+
+def reconcile(bdii: Bdii, *words: str) -> tuple[int, dict[str, object]]:
+    command = [sys.executable, "-m", "pps_agent", "--config", str(bdii.config), "tag", "reconcile", "--output", "json"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_lists_and_what_is_shown_are_told_apart(bdii: Bdii) -> None:
+    shown, late, old = (Tag(f"VO-dteam-rec-{name}") for name in ("shown", "late", "old"))
+    bdii.store.add(DTEAM, [shown, old], [SC1])
+    code, _ = reconcile(bdii, "--server", bdii.url, "--wait", "60", "--sc", SC1)
+    assert code == 0
+    # What is shown meanwhile cannot be held still, so lists of another base stand for a provider that is late.
+    other = bdii.config.with_name("other.toml")
+    other.write_text(bdii.config.read_text().replace('tags = "tags"', 'tags = "other"'))
+    shutil.copytree(bdii.tag_base, bdii.tag_base.with_name("other"), dirs_exist_ok=True)
+    store = TagStore(bdii.tag_base.with_name("other"), (SC1, SC2))
+    store.add(DTEAM, [late], [SC1])
+    store.remove(DTEAM, [old], [SC1])
+    list_of = bdii.tag_base.with_name("other") / SC1 / OPS / "ops.list"
+    if list_of.exists():
+        list_of.unlink()
+    changed = Bdii(bdii.url, bdii.base, store_base := bdii.tag_base.with_name("other"), other, bdii.plugins)
+    code, seen = reconcile(changed, "--server", "ldap://127.0.0.1:9", "--server", bdii.url, "--sc", SC1)
+    found = {row["tag"]: row["finding"] for row in seen["tags"]}  # type: ignore[attr-defined]
+    assert (found[shown], found[late], found[old]) == ("published", "missing", "stale")
+    assert (code, seen["server"], len(seen["problems"])) == (1, bdii.url, 1)  # type: ignore[arg-type]
+    bdii.store.remove(DTEAM, [shown, old], [SC1])
+    assert store_base.exists()
+
+
+def test_a_server_that_does_not_answer_or_does_not_know_the_subcluster_is_unreachable(bdii: Bdii) -> None:
+    code, seen = reconcile(bdii, "--server", "ldap://127.0.0.1:9")
+    assert (code, {row["finding"] for row in seen["tags"]}) == (2, {"unreachable"})  # type: ignore[attr-defined]
+    done = reconcile(bdii, "--server", bdii.url)
+    assert done[1]["server"] == bdii.url

@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from demo.static_server import Slice, StaticHandler, StaticServer, choose_slice
 from pps_publisher.build.release import Description, write_bundle
 from pps_publisher.bundle import Bundle
+from pps_publisher.deltas import add_deltas, find_sources
 from pps_publisher.keys import KEY_NAMES, signer_of
-from pps_publisher.repository import Refreshed, Repository
+from pps_publisher.online import Refreshed, refresh
+from pps_publisher.repository import Repository
 from pps_publisher.roles import authorities_of
 from pps_publisher.staging import Progress
 from pps_publisher.tree import load_tree
@@ -113,11 +115,21 @@ class SmallRepository:
         *,
         signatures: int = 2,
         refresh: bool = True,
+        deltas: bool = False,
         now: datetime | None = None,
         **fields: Any,
     ) -> Release:
         """Build, sign and serve a release; with ``signatures=1`` it stays staged and no site sees it."""
         bundle = self.build(files, **fields)
+        if deltas:
+            sources = find_sources(self.repository.store, bundle.release)
+            bundle, _ = add_deltas(bundle, sources, self.builds, lambda _done_bytes, _total_bytes: None)
+        return self.publish_bundle(bundle, signatures=signatures, refresh=refresh, now=now)
+
+    def publish_bundle(
+        self, bundle: Bundle, *, signatures: int = 2, refresh: bool = True, now: datetime | None = None
+    ) -> Release:
+        """Sign and serve a build."""
         moment = now or datetime.now(UTC)
         self.repository.publish([bundle], self.signers["release-manager"], moment, replace_staged=True)
         if signatures > 1:
@@ -137,7 +149,7 @@ class SmallRepository:
 
     def refresh(self, *, now: datetime | None = None) -> Refreshed:
         """Sign snapshot and timestamp as of ``now``: a moment long past makes expired metadata."""
-        return self.repository.refresh(self.signers["online"], now or datetime.now(UTC))
+        return refresh(self.repository, self.signers["online"], now or datetime.now(UTC), force=True)
 
 
 def write_tree(root: Path, files: Mapping[str, Content]) -> None:
@@ -159,12 +171,16 @@ def write_tree(root: Path, files: Mapping[str, Content]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came: ``path`` without leading slash, ``range`` as sent, ``bytes_sent`` of body."""
+    """One request as it came: ``path`` without leading slash, ``range`` as sent, ``bytes_sent`` of body.
+
+    ``fresh``: caches on the way were told not to answer.
+    """
 
     method: str
     path: str
     range: str | None
     bytes_sent: int
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +205,8 @@ class Fault:
 class FaultyServer(StaticServer):
     """The static server with a memory and with planted faults."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, handler=_FaultyHandler)
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        super().__init__(directory, port, handler=_FaultyHandler)
         self.requests: list[Request] = []
         self._faults: dict[str, deque[Fault]] = {}
 
@@ -244,7 +260,8 @@ class _FaultyHandler(StaticHandler):
                 content[fault.flip_at] ^= 0xFF
             chosen = choose_slice(len(content), None if fault.ignore_range else self.headers.get("Range"))
             sent = self._body_length(chosen, fault) if send_body else 0
-        self.server.requests.append(Request(self.command, name, self.headers.get("Range"), sent))
+        fresh = self.headers.get("Cache-Control") == "no-cache"
+        self.server.requests.append(Request(self.command, name, self.headers.get("Range"), sent, fresh))
         if status is not None:
             self.send_text(status)
             return

@@ -138,13 +138,11 @@ class SmallSite:
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str) -> "Running":
+    def start(self, *arguments: str, stdout: int = subprocess.DEVNULL) -> "Running":
         """Start ``pps-agent`` and go on."""
         command = self.command(*arguments)
         running = Running(
-            subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment({})
-            )
+            subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=_environment({}))
         )
         self.started.append(running)
         return running

@@ -25,6 +25,7 @@ from pps_agent.state import (
     Unknown,
     Wish,
 )
+from pps_agent.tags.life import LISTED, UNLISTED, Life, TagState
 from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Subcluster, Tag, Version, Vo
 from pps_wire.release import Artifact, Release, ReleaseClass, Requires
 from pps_wire.report import Status
@@ -37,6 +38,8 @@ PROFILE = "profile-a"
 PLATFORM = Platform("x86_64-glibc2.36")
 PROBES = (ProbeName("org.pps.wn.env"), ProbeName("org.pps.se.xroot"))
 SUBCLUSTERS = (Subcluster("ce1.example.org"), Subcluster("ce2.example.org"))
+GIVEN_UP = Subcluster("ce0.example.org")
+"""Not served any more, but its lists may still hold tags of ours."""
 
 
 def make_release(component: str, version: str, vos: tuple[str, ...] = ("dteam", "ops"), **fields: object) -> Release:
@@ -56,7 +59,15 @@ def make_release(component: str, version: str, vos: tuple[str, ...] = ("dteam", 
 
 
 RELEASES = tuple(make_release(c, v) for c, v in (("xroot", "1.0"), ("xroot", "1.1"), ("gfal", "2.0")))
-ALL_TAGS = tuple(sorted(tag for release in RELEASES for tag in release.tags().values()))
+GIVEN_UP_VO = Vo("cms")
+
+
+def known_tags(release: Release) -> dict[Vo, Tag]:
+    """Give a release's tags, one of a VO that the site gave up among them."""
+    return {**release.tags(), GIVEN_UP_VO: Tag(f"VO-{GIVEN_UP_VO}-{release.tag_suffix}")}
+
+
+ALL_TAGS = tuple(sorted(tag for release in RELEASES for tag in known_tags(release).values()))
 
 
 def make_wish(release: Release, stance: Stance = Stance.WANTED, **fields: object) -> Wish:
@@ -68,6 +79,7 @@ def make_wish(release: Release, stance: Stance = Stance.WANTED, **fields: object
         "stance": stance,
         "reason": "because",
         "tags": release.tags(),
+        "known_tags": known_tags(release),
         "probes": release.probes,
     }
     return Wish(**(values | fields))  # type: ignore[arg-type]
@@ -111,13 +123,23 @@ def draw_desired(rng: Random) -> Desired:
         make_wish(
             release,
             rng.choice([Stance.WANTED, *Stance]),
-            announce=rng.random() < 0.8,
+            announce=not steps and rng.random() < 0.85,
+            open_steps=steps,
             probes=rng.choice([PROBES, PROBES, PROBES[:1], ()]),
         )
         for release in RELEASES
         if rng.random() < 0.75
+        for steps in [rng.choice([(), (), (), ("open-port",)])]
     ]
-    return make_desired(*wishes, paused=rng.random() < 0.15)
+    lists = [*((GIVEN_UP, vo) for vo in known_tags(RELEASES[0])), (SUBCLUSTERS[0], GIVEN_UP_VO)]
+    former = {(subcluster, vo) for subcluster, vo in lists if rng.random() < 0.3}
+    return make_desired(
+        *wishes,
+        paused=rng.random() < 0.15,
+        quiet=rng.choice(["", "", "", "quiet hours until mon 18:00"]),
+        observing=rng.random() < 0.1,
+        former=frozenset(former),
+    )
 
 
 def draw_observed(rng: Random) -> Observed:
@@ -154,6 +176,9 @@ def draw_observed(rng: Random) -> Observed:
         published=or_unknown(rng.choice([None, _draw_tags(rng)])),
         draining={release.id: rng.choice(_DRAINS) for release in RELEASES if rng.random() < 0.4},
         in_use=or_unknown(frozenset(release.id for release in RELEASES if rng.random() < 0.3)),
+        pins=or_unknown({release.id: "keep" for release in RELEASES if rng.random() < 0.2}),
+        lives=or_unknown(_draw_lives(rng)),
+        former_tags=or_unknown({GIVEN_UP: frozenset(tag for tag in ALL_TAGS if rng.random() < 0.2)}),
     )
 
 
@@ -161,7 +186,25 @@ def _draw_verdict(rng: Random, installed: Installed | None) -> ProbeSeen:
     if rng.random() < 0.6:
         return ProbeSeen(Status.OK, NOW, "fine", PROFILE if installed is None else installed.profile)
     at = NOW - timedelta(seconds=rng.choice(_AGES_S))
-    return ProbeSeen(rng.choice(list(Status)), at, "said so", rng.choice([PROFILE, PROFILE, "profile-old"]))
+    profile = rng.choice([PROFILE, PROFILE, "profile-old"])
+    return ProbeSeen(rng.choice(list(Status)), at, "said so", profile, hard=rng.random() < 0.7)
+
+
+def _draw_lives(rng: Random) -> dict[Vo, dict[Subcluster, dict[Tag, Life]]]:
+    density = rng.choice([0.0, 0.0, 0.5])
+    return {
+        vo: {
+            subcluster: {
+                release.tags()[vo]: Life(
+                    rng.choice(list(TagState)), release.id, None, rng.choice(["", LISTED, UNLISTED])
+                )
+                for release in RELEASES
+                if rng.random() < density
+            }
+            for subcluster in SUBCLUSTERS
+        }
+        for vo in RELEASES[0].tags()
+    }
 
 
 def _draw_tags(rng: Random) -> dict[Subcluster, frozenset[Tag]]:
@@ -207,6 +250,9 @@ def act(observed: Observed, action: Action, now: datetime, verdict: Callable[[Re
 def _with_tags(
     observed: Observed, subcluster: Subcluster, change: Callable[[frozenset[Tag]], frozenset[Tag]]
 ) -> Observed:
+    if subcluster == GIVEN_UP:
+        assert not isinstance(observed.former_tags, Unknown)
+        return replace(observed, former_tags={GIVEN_UP: change(observed.former_tags[GIVEN_UP])})
     assert not isinstance(observed.tags, Unknown)
     there = observed.tags.get(subcluster, frozenset())
     return replace(observed, tags={**observed.tags, subcluster: change(there)})

@@ -1,16 +1,12 @@
 """LDIF for the BDII plugin: what slapd and bdii-update can take, and nothing else."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pps_agent.tags import glue1
-from pps_agent.tags.errors import TagFileError
-from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
-from pps_wire.names import Subcluster, Tag, Vo
+from pps_wire.names import Subcluster, Tag
 
 SC1 = Subcluster("ce01.example.org")
 DN = "GlueSubClusterUniqueID=ce01.example.org,GlueClusterUniqueID=ce01.example.org,mds-vo-name=resource,o=grid"
@@ -68,16 +64,3 @@ def test_any_text_can_be_read_back(text: str) -> None:
 def test_folded_lines_and_several_entries_are_read_back() -> None:
     text = f"dn: a=1\n{glue1.ATTRIBUTE}: VO-dteam-lo\n ng\ncn: x\n\ndn: a=2\n{glue1.ATTRIBUTE.lower()}: VO-dteam-b\n\n"
     assert glue1.parse_glue1(text) == {"a=1": ("VO-dteam-long",), "a=2": ("VO-dteam-b",)}
-
-
-def test_a_subcluster_is_rendered_from_its_lists_or_not_at_all(tmp_path: Path) -> None:
-    store = TagStore(tmp_path, (SC1,))
-    store.add(Vo("dteam"), [Tag("VO-dteam-a")])
-    store.add(Vo("ops"), [Tag("VO-ops-a")])
-    assert glue1.parse_glue1(glue1.render_subcluster(store, SC1)) == {DN: ("VO-dteam-a", "VO-ops-a")}
-    assert glue1.render_subcluster(store, SC1, "cn=x").startswith("dn: cn=x\n")
-    broken = tmp_path / SC1 / "ops" / "ops.list"
-    broken.unlink()
-    broken.mkdir()
-    with pytest.raises(TagFileError):
-        glue1.render_subcluster(store, SC1)

@@ -95,5 +95,5 @@ def test_adding_and_removing_gives_the_old_list_with_a_final_newline(content: by
 
 def test_a_case_variant_is_found_also_among_tokens_that_are_no_tags() -> None:
     tokens = listing.parse_tokens(b"GLITE-3 vo-dteam-A VO-dteam-a")
-    assert listing.case_variant(A, tokens) == "vo-dteam-A"
-    assert listing.case_variant(B, tokens) == ""
+    assert listing.find_variant([B, A], tokens) == (A, "vo-dteam-A")
+    assert listing.find_variant([B], tokens) is None

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from pps_agent.tags import disk
+from pps_agent.tags.change import Request
 from pps_agent.tags.errors import TagFileError, TagRefusedError, UnknownTargetError
+from pps_agent.tags.ledger import DIRECTORY
 from pps_agent.tags.store import TagStore
 from pps_wire.names import Subcluster, Tag, Vo
 
@@ -51,7 +53,7 @@ def files_below(base: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(base)): path.read_bytes()
         for path in sorted(base.rglob("*"))
-        if path.is_file() and path.name != disk.LOCK_NAME
+        if path.is_file() and path.name != disk.LOCK_NAME and DIRECTORY not in path.parts
     }
 
 
@@ -164,8 +166,8 @@ def test_the_loop_may_remove_what_is_already_gone(base: Path, store: TagStore) -
 
 def test_a_dry_run_tells_the_change_and_makes_none(base: Path, store: TagStore) -> None:
     write_list(base, b"VO-dteam-b\n")
-    assert store.add(DTEAM, [A], dry_run=True).added == (A,)
-    assert store.remove(DTEAM, [B], dry_run=True).removed == (B,)
+    assert store.add(DTEAM, [A], request=Request(dry_run=True)).added == (A,)
+    assert store.remove(DTEAM, [B], request=Request(dry_run=True)).removed == (B,)
     assert sorted(path.name for path in base.rglob("*")) == [SC1, "dteam", "dteam.list"]
 
 

@@ -4,18 +4,21 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from pps_agent.database import SCHEMA_VERSION, open_database
+from pps_agent.database import MAX_PATH_BYTES, SCHEMA_VERSION, open_database
 from pps_agent.errors import SiteError
-from pps_agent.history import KEPT_RESULTS, History
+from pps_agent.history import History
 from pps_agent.policy import Consent, Decision
-from pps_agent.state import ProbeResult
+from pps_agent.results import KEPT_RESULTS
+from pps_agent.state import ManifestRef, Offer, ProbeResult
 from pps_wire.names import ProbeName, ReleaseId
-from pps_wire.report import Status
+from pps_wire.report import Cause, Status
+from tests.support.worlds import make_release
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 RELEASE = ReleaseId("xroot-1.0-x86_64-glibc2.36")
@@ -34,6 +37,38 @@ def test_a_new_database_is_durable_and_only_the_owner_can_enter_its_directory(tm
     assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
     assert path.parent.stat().st_mode & 0o777 == 0o700
     connection.close()
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes((Path(__file__).parent / "state-v1.db").read_bytes())  # written by the first release's code
+    with closing(open_database(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+        memory = History(connection).recall()
+        assert memory.resolve.consents == {RELEASE: Consent(Decision.DECLINE, "too new", "", NOW)}
+        assert memory.resolve.paused
+        assert memory.drains == {RELEASE: NOW}
+        assert memory.verdicts[RELEASE, PROBE].status is Status.OK
+        assert (memory.offers, memory.served, memory.production) == ({}, frozenset(), {})
+        assert connection.execute("SELECT count(*) FROM outbox").fetchone()[0] == 1
+    with closing(open_database(path)) as fresh, closing(open_database(tmp_path / "new.db")) as new:
+        schema = "SELECT name FROM sqlite_master ORDER BY name"
+        assert [row[0] for row in fresh.execute(schema)] == [row[0] for row in new.execute(schema)]
+
+
+def test_time_on_offer_is_kept_and_begins_anew_with_another_manifest_or_after_a_gap(history: History) -> None:
+    def offer(digest: str) -> Offer:
+        return Offer(make_release("xroot", "1.0"), ManifestRef("clients/x", 1, digest * 64))
+
+    history.note_offers([offer("0")], NOW)
+    history.note_offers([offer("0")], NOW + timedelta(hours=2))
+    history.note_offers([offer("0")], NOW + timedelta(hours=1))  # a clock set back
+    assert history.recall().waited_s(NOW + timedelta(hours=2)) == {RELEASE: 3 * 3600}
+    assert history.offers()[RELEASE].first_seen_at == NOW
+    history.note_offers([offer("1")], NOW + timedelta(hours=3))
+    assert history.recall().waited_s(NOW + timedelta(hours=3)) == {RELEASE: 0}
+    history.note_offers([], NOW + timedelta(hours=4))
+    assert history.offers() == {}
 
 
 def test_what_is_no_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -57,6 +92,15 @@ def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SiteError, match="file/state: Not a directory; check its owner"):
         open_database(tmp_path / "file" / "state" / "state.db")
+
+
+def test_a_path_longer_than_sqlite_takes_is_named_as_such(tmp_path: Path) -> None:
+    fits = tmp_path / "x" / "state.db"
+    padding = MAX_PATH_BYTES - len(str(fits)) - 1
+    directory = tmp_path / ("y" * (padding // 2)) / ("z" * (padding - padding // 2 + 1))
+    open_database(directory / "state.db").close()
+    with pytest.raises(SiteError, match=r"501 bytes are more than the 500 SQLite takes; shorten paths\.state"):
+        open_database(directory.with_name(directory.name + "z") / "state.db")
 
 
 def test_damage_met_later_is_the_sites_fault_and_no_crash(tmp_path: Path) -> None:
@@ -118,7 +162,11 @@ def history(tmp_path: Path) -> Iterator[History]:
 def test_the_newest_decision_counts(history: History) -> None:
     history.decide(RELEASE, Consent(Decision.ACCEPT), NOW)
     history.decide(RELEASE, Consent(Decision.DECLINE, "no"), NOW)
-    assert {RELEASE: Consent(Decision.DECLINE, "no")} == history.resolve().consents
+    assert {RELEASE: Consent(Decision.DECLINE, "no", "", NOW)} == history.resolve().consents
+    history.decide(RELEASE, Consent(Decision.ACCEPT, actor="alice (uid 1000)"), NOW + timedelta(hours=1))
+    assert history.resolve().consents == {
+        RELEASE: Consent(Decision.ACCEPT, "", "alice (uid 1000)", NOW + timedelta(hours=1))
+    }
 
 
 def test_pausing_and_leaving_are_kept_and_taken_back(history: History) -> None:
@@ -140,11 +188,26 @@ def test_the_newest_verdict_counts_with_its_profile_and_time_and_production_is_l
     assert history.verdicts() == {}
 
 
-def test_only_so_many_results_are_kept_of_each_probe(history: History) -> None:
-    for _ in range(KEPT_RESULTS + 3):
-        history.add_result(result(Status.OK), "p")
+def test_a_sweep_keeps_the_newest_results_of_each_probe(history: History) -> None:
+    for number in range(KEPT_RESULTS + 3):
+        history.add_result(result(Status.OK, NOW + timedelta(seconds=number)), "p")
+    history.add_result(result(Status.OK, release=None), "p")
+    assert history.recorded.sweep() == 3
     database: sqlite3.Connection = history._db
-    assert database.execute("SELECT count(*) FROM probe_result").fetchone()[0] == KEPT_RESULTS
+    oldest, kept = database.execute("SELECT min(at), count(*) FROM probe_result WHERE release <> ''").fetchone()
+    assert (oldest, kept) == ((NOW + timedelta(seconds=3)).isoformat(), KEPT_RESULTS)
+    assert history.recorded.sweep() == 0
+
+
+def test_a_slot_in_which_nothing_was_tested_hides_no_critical(history: History) -> None:
+    history.add_result(result(Status.CRITICAL), "p")
+    history.add_result(replace(result(Status.UNKNOWN, NOW + timedelta(hours=1)), cause=Cause.MISSED), "p")
+    (seen,) = history.verdicts().values()
+    assert (seen.status, seen.hard, seen.at) == (Status.CRITICAL, True, NOW + timedelta(hours=1))
+    history.add_result(result(Status.OK, NOW + timedelta(hours=2)), "p")
+    history.add_result(replace(result(Status.UNKNOWN, NOW + timedelta(hours=3)), cause=Cause.DEPENDENCY), "p")
+    (seen,) = history.verdicts().values()
+    assert seen.status is Status.UNKNOWN
 
 
 def test_an_earlier_note_of_a_drain_stays_until_it_ends(history: History) -> None:

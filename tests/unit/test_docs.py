@@ -1,6 +1,7 @@
 """The documentation is true: what a page names exists, what it tells to type is understood."""
 
 import ast
+import itertools
 import re
 import shlex
 import subprocess
@@ -112,7 +113,7 @@ def test_every_command_line_is_understood(where: str, line: str) -> None:
     command: click.Command = PROGRAMS[program]
     context = click.Context(command)
     options: set[str] = set()
-    for word in words:
+    for word in itertools.takewhile(lambda word: word != "--", words):  # behind it: somebody else's
         options |= {name for parameter in command.params for name in parameter.opts}
         if word.startswith("--"):
             assert word.partition("=")[0] in options | {"--help", "--version"}, f"{where}: {line}"
@@ -142,7 +143,9 @@ def test_examples_of_all_three_files_are_found() -> None:
     assert all((SETTINGS, COLLECTOR, CHANGES))
 
 
-@pytest.mark.parametrize(("where", "block"), [*SETTINGS, ("config", (ROOT / "config/agent.toml").read_text())])
+@pytest.mark.parametrize(
+    ("where", "block"), [*SETTINGS, *((path.name, path.read_text()) for path in (ROOT / "config").glob("*.toml"))]
+)
 def test_an_example_of_settings_passes_config_check(tmp_path: Path, where: str, block: str) -> None:
     (tmp_path / "agent.toml").write_text(block)
     done = subprocess.run(

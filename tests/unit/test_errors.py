@@ -6,6 +6,7 @@ import pytest
 
 from pps_agent.errors import (
     AgentError,
+    BusyError,
     ConfigError,
     FetchError,
     SiteError,
@@ -29,6 +30,7 @@ ORDER = (78, 4, 6, 7, 69, 75, 1)
         (TrustError("x"), 4),
         (SiteError("x"), 6),
         (WireError("where", "x"), 7),
+        (BusyError("x"), 75),
         (FetchError("x"), 75),
         (FetchError("x", permanent=True), 69),
     ],
@@ -54,6 +56,7 @@ def test_of_several_failures_the_first_in_the_documented_order_counts() -> None:
         (FetchError("x"), FetchError, 75),
         (StatusError("http://x", 404, "gone"), FetchError, 69),
         (StatusError("http://x", 503, "busy"), FetchError, 75),
+        (BusyError("x"), BusyError, 75),
         (AgentError("x"), SiteError, 6),
     ],
 )

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from pps_agent.policy import DEFAULT_PROBES, Consent, Decision, Resolve, desire, find_unmet
+from pps_agent.node import family_of
+from pps_agent.policy import DEFAULT_PROBES, Circumstances, Consent, Decision, Resolve, await_trees, desire, find_unmet
 from pps_agent.settings import PolicySettings, RepositorySettings, Settings, SiteSettings
 from pps_agent.state import Installed, ManifestRef, NodeFacts, Offer, ReleaseSet, Stance, Unknown, Wish
-from pps_wire.names import Platform, ReleaseId, Site, Subcluster, Vo
+from pps_wire.names import Component, Platform, ReleaseId, Site, Subcluster, Vo
 from pps_wire.release import ConfigStep, Release, ReleaseClass, Requires, Withdrawal
 from tests.support.worlds import NOW, make_release
 
@@ -218,6 +219,38 @@ def test_an_unmet_requirement_names_what_is_needed_and_what_is_here(requires: Re
     assert unmet == find_unmet(make_release("xroot", "1.0", requires=requires), NODE)
 
 
+@pytest.mark.parametrize(
+    ("release", "family"),
+    [
+        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora", "VERSION_ID": "9.4", "PLATFORM_ID": "platform:el9"}, "el9"),
+        ({"ID": "rhel", "ID_LIKE": "fedora", "VERSION_ID": "9.2", "PLATFORM_ID": "platform:el9"}, "el9"),
+        ({"ID": "ol", "ID_LIKE": "fedora", "VERSION_ID": "8.10", "PLATFORM_ID": "platform:el8"}, "el8"),
+        ({"ID": "centos", "ID_LIKE": "rhel fedora", "VERSION_ID": "7"}, "el7"),
+        ({"ID": "fedora", "VERSION_ID": "40", "PLATFORM_ID": "platform:f40"}, ""),
+        ({"ID": "debian", "VERSION_ID": "12"}, ""),
+        ({"ID": "ubuntu", "ID_LIKE": "debian", "VERSION_ID": "24.04"}, ""),
+        ({}, ""),
+    ],
+)
+def test_every_rebuild_of_enterprise_linux_belongs_to_one_family(release: dict[str, str], family: str) -> None:
+    assert family_of(release) == family
+
+
+def test_a_release_for_a_family_or_for_one_of_its_rebuilds_is_met_by_that_rebuild_and_by_no_other() -> None:
+    rocky = replace(NODE, os="rocky9", os_family="el9")
+    told = {
+        os: find_unmet(make_release("xroot", "1.0", requires=Requires(arch="x86_64", glibc="2.34", os=os)), rocky)
+        for os in ("", "el9", "rocky9", "almalinux9", "el8")
+    }
+    assert told == {
+        "": "",
+        "el9": "",
+        "rocky9": "",
+        "almalinux9": "requires OS almalinux9, this node is rocky9 (el9)",
+        "el8": "requires OS el8, this node is rocky9 (el9)",
+    }
+
+
 def test_a_wanted_release_is_announced_to_this_sites_vos_only_and_an_unwanted_one_cleared_for_all() -> None:
     assert list(wish_for(BC).tags) == ["dteam"]
     assert list(wish_for(BC, resolve=DECLINED).tags) == ["dteam", "ops"]
@@ -226,6 +259,40 @@ def test_a_wanted_release_is_announced_to_this_sites_vos_only_and_an_unwanted_on
 def test_a_release_that_names_no_probe_gets_the_default_ones() -> None:
     assert wish_for(make_release("xroot", "1.0", probes=())).probes == DEFAULT_PROBES
     assert BC.probes == wish_for(BC).probes
+
+
+REACHED = {Component("xroot"): "1.0"}
+GONE = Unknown("no such file")
+
+
+@pytest.mark.parametrize(
+    ("around", "stance", "reason"),
+    [
+        (Circumstances(), Stance.HELD, "on offer for 0.0 of policy.hold_for_h = 12 hours"),
+        (Circumstances(waited_s={BC.id: 12 * 3600 - 1}), Stance.HELD, "on offer for 12.0 of"),
+        (Circumstances(waited_s={BC.id: 12 * 3600}), Stance.WANTED, "accepted by policy"),
+        (Circumstances(production=REACHED), Stance.UNWANTED, "handed over: production runs 1.0"),
+        (Circumstances(production={Component("xroot"): "0.9"}), Stance.HELD, "on offer for"),
+        (Circumstances(production={Component("xroot"): GONE}), Stance.HELD, "on offer for"),
+        (
+            Circumstances(production={Component("xroot"): GONE}, production_before=REACHED),
+            Stance.HELD,
+            "production ran 1.0; what it runs now is unknown: no such file",
+        ),
+    ],
+)
+def test_time_on_offer_and_production_bear_on_what_is_wanted(
+    around: Circumstances, stance: Stance, reason: str
+) -> None:
+    settings = make_settings(replace(AUTO, hold_for_h=12))
+    offers = ReleaseSet((Offer(BC, ManifestRef("clients/x", 1, "0" * 64)),), FRESH)
+    (wish,) = desire(offers, {}, settings, Resolve({}), NODE, NOW, around).wishes
+    assert (stance, reason in wish.reason) == (wish.stance, True), wish.reason
+    there = {BC.id: Installed(BC)}
+    (installed,) = desire(offers, there, settings, Resolve({}), NODE, NOW, around).wishes
+    assert "on offer" not in installed.reason
+    (accepted,) = desire(offers, {}, settings, ACCEPTED, NODE, NOW, Circumstances()).wishes
+    assert accepted.stance is Stance.WANTED
 
 
 def orphan(offered: ReleaseSet | Unknown, resolve: Resolve | None = None) -> tuple[Stance, bool, str]:
@@ -261,3 +328,14 @@ def test_wishes_stand_in_the_order_of_their_ids_and_carry_the_settings_limits() 
     limits = (settings.probes.max_age_s, settings.probes.retry_s, settings.store.drain_s)
     assert limits == (desired.probe_max_age_s, desired.probe_retry_s, desired.drain_s)
     assert settings.site.subclusters == desired.subclusters
+
+
+def test_a_wanted_release_whose_tree_is_awaited_is_held_with_the_reason_and_no_other() -> None:
+    other = make_release("xroot", "1.1")
+    offers = tuple(Offer(release, ManifestRef("clients/x", 1, "0" * 64), None) for release in (BC, other))
+    desired = desire(ReleaseSet(offers, FRESH), {}, make_settings(), Resolve({}), NODE, NOW)
+    held, wanted = await_trees(desired, {BC.id: "waits"}).wishes
+    assert (held.stance, held.reason, held.announce) == (Stance.HELD, "waits", True)
+    assert wanted == desired.wishes[1]
+    leaving = desire(ReleaseSet(offers, FRESH), {}, make_settings(), Resolve({}, leaving=True), NODE, NOW)
+    assert await_trees(leaving, {BC.id: "waits"}) == leaving

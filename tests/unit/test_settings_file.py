@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pps_agent.errors import ConfigError
-from pps_agent.settings import Settings
+from pps_agent.settings import Settings, StoreSettings
 from pps_agent.settings_file import Loaded, default_of, describe_fields, load_settings
 
 MINIMAL = """\
@@ -60,13 +60,21 @@ def test_three_mistakes_in_one_file_and_one_in_conf_d_are_all_named_with_their_l
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("[store]\nzzz = 1", "unknown key 'zzz' in [store]; known: drain_s, max_bytes, sync"),
+        (
+            "[store]\nzzz = 1",
+            "unknown key 'zzz' in [store]; known: drain_s, keep, kind, max_bytes, max_total_bytes, sync, trees",
+        ),
         ("[store]\ndrain_s = true", "store.drain_s: True must be a whole number"),
         ("[store]\ndrain_s = 1.5", "store.drain_s: 1.5 must be a whole number"),
         ("[store]\ndrain_s = -1", "store.drain_s: -1 is less than 0"),
         ("[store]\ndrain_s = 99999999999", "store.drain_s: 99999999999 s is more than ten years"),
         ("[store]\nmax_bytes = 9223372036854775808", "store.max_bytes: 9223372036854775808 is too large"),
-        ('[store]\nsync = "maybe"', "store.sync: 'maybe' is not one of syncfs, files"),
+        ('[store]\nsync = "maybe"', "store.sync: 'maybe' is not one of auto, syncfs, files"),
+        ('[group]\nname = "a/b"', "group.name: group: 'a/b' is not valid: write letters, digits and . _ -"),
+        ('[group]\nglibc = "2"', "group.glibc: '2' is not valid: write e.g. '2.34'"),
+        ('[group]\narch = "x86 64"', "group.arch: 'x86 64' is not valid: write e.g. 'x86_64'"),
+        ('[group]\nos = "el9"', "group.os speaks of other machines, but store.kind is 'local'"),
+        ('[store]\ntrees = "/c/{release}"', "store.trees is for store.kind = 'cvmfs', not 'local': leave it out"),
         ("[paths]\nstore = 3", "paths.store: 3 must be text in quotes"),
         ('[paths]\nstore = ""', "paths.store: must not be empty; leave the key out for the default"),
         ('[paths]\nstore = "a\\u0000b"', "paths.store: 'a\\x00b' holds a NUL, which no file name or address may"),
@@ -83,6 +91,37 @@ def test_three_mistakes_in_one_file_and_one_in_conf_d_are_all_named_with_their_l
 def test_a_wrong_value_is_refused_with_what_is_allowed(tmp_path: Path, line: str, fault: str) -> None:
     (found,) = faults_of(tmp_path, MINIMAL + line + "\n")
     assert found.startswith(f"agent.toml:8: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (
+            'kind = "shared"\ndrain_s = 86399',
+            "store.drain_s = 86399 is less than 86400: jobs of other hosts are not seen",
+        ),
+        (
+            'kind = "cvmfs"',
+            "store.trees = '' must tell releases apart: use {release}, or all of {component}, {version}",
+        ),
+        ('kind = "cvmfs"\ntrees = "/c/{version}"', "store.trees = '/c/{version}' must tell releases apart"),
+        ('kind = "cvmfs"\ntrees = "/c/{relaese}"', "store.trees = '/c/{relaese}' must tell releases apart"),
+        (
+            'kind = "cvmfs"\ntrees = "/opt/{release}"',
+            "paths.store lies in /opt, where store.trees is and the agent never",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_stores_kind_is_refused(tmp_path: Path, lines: str, fault: str) -> None:
+    assert fault in "\n".join(faults_of(tmp_path, MINIMAL + "[store]\n" + lines + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sync", "files"),
+    [("local", "auto", False), ("shared", "auto", True), ("shared", "syncfs", False), ("local", "files", True)],
+)
+def test_files_are_flushed_one_by_one_where_the_store_is_far(kind: str, sync: str, files: bool) -> None:
+    assert StoreSettings(kind=kind, sync=sync).syncs_files is files
 
 
 def test_a_section_that_is_no_table_is_told_apart_from_an_unknown_one(tmp_path: Path) -> None:
@@ -166,5 +205,34 @@ def test_every_setting_has_a_line_of_help_and_times_and_sizes_name_their_unit() 
     assert len(rows) > 30
     assert all(field.metadata["help"] for _, field, _ in rows)
     numbers = [field.name for _, field, kind in rows if kind is int]
-    assert all(name.endswith(("_s", "_bytes")) for name in numbers), numbers
+    counts = {"keep", "heavy", "running", "count", "quorum", "metrics_port"}
+    assert all(name.endswith(("_s", "_h", "_bytes")) for name in numbers if name not in counts), numbers
     assert Settings.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("mirrors", '["https://a.example.org", "ftp://b"]'), ("proxy", '"squid.example.org:3128"')]
+)
+def test_a_mirror_or_proxy_that_is_no_address_is_refused(tmp_path: Path, key: str, text: str) -> None:
+    (fault,) = faults_of(tmp_path, MINIMAL, zz=f"[repository]\n{key} = {text}")
+    assert fault.startswith(f"conf.d/zz.toml:2: repository.{key}: ")
+    assert fault.endswith("begin with http:// or https://")
+
+
+@pytest.mark.parametrize("proxy", ["", "direct", "http://squid.example.org:3128"])
+def test_mirrors_and_a_proxy_are_settings(tmp_path: Path, proxy: str) -> None:
+    more = f'[repository]\nmirrors = ["http://a.example.org"]\nproxy = "{proxy}"'
+    repository = load(tmp_path, zz=more).settings.repository
+    assert (("http://a.example.org",), proxy) == (repository.mirrors, repository.proxy)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('textfile = "/var/lib/node-exporter/pps.txt"', "end its name with .prom"),
+        ("metrics_port = 70000", "at most 65535"),
+    ],
+)
+def test_what_nobody_could_read_is_refused(tmp_path: Path, line: str, complaint: str) -> None:
+    (fault,) = faults_of(tmp_path, MINIMAL, zz=f"[probes]\n{line}")
+    assert (fault.startswith("conf.d/zz.toml:2: probes."), fault.endswith(complaint)) == (True, True)

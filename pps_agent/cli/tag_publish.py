@@ -1,0 +1,111 @@
+"""``tag ldif`` and ``tag render``: tags as publishers print them. On trouble the last good ones, with a warning."""
+
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from enum import Enum
+
+import click
+
+from pps_agent.cli import context
+from pps_agent.cli.tag_site import refuse, sc_option, subclusters
+from pps_agent.settings import Settings
+from pps_agent.tags.errors import UnknownTargetError
+from pps_agent.tags.glue1 import render_glue1, subcluster_dn
+from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
+from pps_agent.tags.open import open_tags
+from pps_agent.tags.plain import render_condor_config, render_condor_cron, render_json, render_slurm
+from pps_agent.tags.snapshot import Shown, Snapshot, take_snapshot
+from pps_wire.errors import WireError
+from pps_wire.names import Subcluster
+
+
+class Form(Enum):
+    """For whom tags are printed."""
+
+    GLUE2 = "glue2"
+    JSON = "json"
+    CONDOR = "condor"
+    CONDOR_CRON = "condor-cron"
+    SLURM = "slurm"
+
+
+@click.command()
+@sc_option
+@click.option("--dn", default="", help="DN of the subcluster's entry, when it is not the usual one.")
+def ldif(sc: str | None, dn: str) -> int:
+    """Print the tags as a GLUE 1.3 plugin of the BDII does (changetype: modify)."""
+    settings = context.settings()
+    try:
+        snapshot = _snapshot(settings, subclusters(settings, sc))
+        texts = [
+            render_glue1(dn or subcluster_dn(subcluster), [one.tag for one in tags if one.listed])
+            for subcluster, tags in snapshot.tags.items()
+        ]
+    except WireError as exc:
+        return refuse(exc)
+    return _print("".join(texts), snapshot)
+
+
+@click.command()
+@sc_option
+@click.option("--format", "form", type=click.Choice([form.value for form in Form]), required=True, help="For whom.")
+@click.option("--service", default="", help="glue2: GLUE2ServiceID of the computing service; else infosys.service.")
+@click.option("--suffix", default=DEFAULT_SUFFIX, show_default=True, help="glue2: what lies above the service.")
+@click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
+def render(sc: str | None, form: str, service: str, suffix: str, nodes: str) -> int:
+    """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
+    settings = context.settings()
+    now = datetime.now(UTC)
+    try:
+        snapshot = _snapshot(settings, subclusters(settings, sc))
+        place = Place(service or settings.infosys.service, settings.infosys.manager, suffix)
+        text = _render(Form(form), settings, snapshot, place, nodes, now)
+    except WireError as exc:
+        return refuse(exc)
+    return _print(text, snapshot)
+
+
+def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: str, now: datetime) -> str:
+    every = _merge(snapshot)
+    match form:
+        case Form.GLUE2:
+            host = socket.gethostname()
+            return "".join(
+                render_glue2(subcluster, tags, place, host, now) for subcluster, tags in snapshot.tags.items()
+            )
+        case Form.JSON:
+            return render_json(settings.site.name, snapshot, now)
+        case Form.CONDOR:
+            return render_condor_config(every)
+        case Form.CONDOR_CRON:
+            return render_condor_cron(every)
+        case Form.SLURM:
+            return render_slurm(every, nodes)
+
+
+def _merge(snapshot: Snapshot) -> list[Shown]:
+    """Give all tags of the subclusters chosen, each once: nodes belong to one subcluster, see --sc."""
+    return list({one.tag: one for tags in snapshot.tags.values() for one in tags}.values())
+
+
+def _snapshot(settings: Settings, chosen: tuple[Subcluster, ...]) -> Snapshot:
+    for subcluster in chosen:
+        if subcluster not in settings.site.subclusters:
+            raise UnknownTargetError(
+                f"{subcluster!r} is not a subcluster of this site; known: {', '.join(settings.site.subclusters)}"
+            )
+    return take_snapshot(open_tags(settings, chosen), settings.paths.cache)
+
+
+def _print(text: str, snapshot: Snapshot) -> int:
+    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system."""
+    for problem in snapshot.problems:
+        click.echo(f"pps-agent: warning: {problem}; what was last known is printed in its place", err=True)
+    click.echo(text, nl=False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if snapshot.problems:
+        os._exit(0)
+    return 0

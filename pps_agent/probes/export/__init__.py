@@ -1,0 +1,1 @@
+"""Probes as definitions for a site's own scheduler: Nagios, Icinga, NRPE, Sensu."""

@@ -1,0 +1,213 @@
+"""All tags of a site at one moment, for programs that publish them: whole, in time, and on trouble the last good ones.
+
+Such a program is run every few minutes by an information system that takes silence for "no tags" and half a list for a
+whole one. So each list that cannot be read, and all of them when the file system does not answer, is given as it was
+when it last could be; what is over meanwhile is left out all the same.
+
+The last good lists are kept in one file of the account that publishes, ``<cache>/tags-<uid>.json``. Its time of change
+is when it was last in use: no tag that was over by then comes back when the clock is set back.
+"""
+
+import contextlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pps_agent.tags import disk
+from pps_agent.tags.errors import TagError
+from pps_agent.tags.life import Life, Lives, parse_lives, render_lives
+from pps_agent.tags.store import TagStore
+from pps_wire.errors import WireError
+from pps_wire.names import Subcluster, Tag, Vo
+
+LIMIT_S: Final = 1.5
+"""Publishers are to answer within two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One tag of one subcluster. ``listed``: it stands in a list, so that jobs are sent to it."""
+
+    vo: Vo
+    tag: Tag
+    life: Life | None
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is to be published, by subcluster, sorted by tag; ``problems``: what kept newer tags away."""
+
+    tags: Mapping[Subcluster, tuple[Shown, ...]]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What could be read: lists by subcluster and VO, what is known of tags by VO, and what could not be read."""
+
+    lists: dict[Subcluster, dict[Vo, tuple[Tag, ...]]] = field(default_factory=dict)
+    lives: dict[Vo, Lives] = field(default_factory=dict)
+    lost: list[tuple[Subcluster | None, Vo | None]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def take_snapshot(store: TagStore, cache: Path | None, limit_s: float = LIMIT_S) -> Snapshot:
+    """Give all tags. ``cache``: the directory of the last good lists, None: there are none. Raises nothing."""
+    keeper = None if cache is None else _Keeper(cache / f"tags-{os.geteuid()}.json")
+    seen = _read_in_time(store, limit_s)
+    used_at = keeper.used_at() if keeper else 0.0
+    if keeper is not None and not seen.problems:
+        keeper.keep(seen, max(used_at, store.now_s(Lives())))
+    elif keeper is not None:
+        _fill(seen, keeper.load(), store.subclusters)
+    tags = {subcluster: tuple(_show(store, seen, subcluster, used_at)) for subcluster in store.subclusters}
+    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)))
+
+
+def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
+    """Read in a thread, which is left behind where the file system does not answer."""
+    found: list[_Seen] = []
+    thread = threading.Thread(target=lambda: found.append(_read(store)), daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if found:
+        return found[0]
+    late = _Seen(lost=[(None, None)])
+    late.problems.append(f"the tag lists could not be read within {limit_s:g} s: does their file system hang?")
+    return late
+
+
+def _read(store: TagStore) -> _Seen:
+    """Read all lists; when they were changed meanwhile, once more, so that the lists belong together."""
+    for _ in range(3):
+        seen, before = _Seen(), _marks(store)
+        for subcluster in store.subclusters:
+            _read_subcluster(store, subcluster, seen)
+        if _marks(store) == before:
+            break
+    return seen
+
+
+def _marks(store: TagStore) -> tuple[object, ...]:
+    try:
+        return tuple((vo, store.ledger(vo).mark()) for vo in store.known_vos())
+    except TagError:
+        return ()
+
+
+def _read_subcluster(store: TagStore, subcluster: Subcluster, seen: _Seen) -> None:
+    lists = seen.lists.setdefault(subcluster, {})
+    try:
+        vos = {*store.vos(subcluster), *store.known_vos()}
+    except (TagError, OSError) as exc:
+        seen.problems.append(str(exc))
+        seen.lost.append((subcluster, None))
+        return
+    for vo in sorted(vos):
+        try:
+            lists[vo] = store.standing(vo, subcluster)
+            if vo not in seen.lives:
+                seen.lives[vo] = store.lives(vo)
+        except (TagError, OSError) as exc:
+            seen.problems.append(str(exc))
+            seen.lost.append((subcluster, vo))
+
+
+def _fill(seen: _Seen, kept: _Seen, subclusters: tuple[Subcluster, ...]) -> None:
+    """Put what was kept in the place of what could not be read."""
+    for subcluster, vo in seen.lost:
+        for target in subclusters if subcluster is None else (subcluster,):
+            lists = seen.lists.setdefault(target, {})
+            for owner, tags in kept.lists.get(target, {}).items():
+                if vo in (None, owner):
+                    lists.setdefault(owner, tags)
+                    seen.lives.setdefault(owner, kept.lives.get(owner, Lives()))
+
+
+def _show(store: TagStore, seen: _Seen, subcluster: Subcluster, used_at: float) -> list[Shown]:
+    shown = []
+    for vo, tags in seen.lists.get(subcluster, {}).items():
+        lives = seen.lives.get(vo, Lives())
+        known, now_s = lives.of(subcluster), max(store.now_s(lives), used_at)
+        if not known:
+            shown += [Shown(vo, tag, None, listed=True) for tag in tags]
+            continue
+        listed = frozenset(tags)
+        for tag in {*tags, *known}:
+            life = known.get(tag)
+            if life is None or not life.is_over(now_s):
+                shown.append(Shown(vo, tag, life, listed=tag in listed))
+    shown.sort(key=lambda one: one.tag)
+    return shown
+
+
+class _Keeper:
+    """The file of the last good lists. It belongs to the account that publishes, or it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def used_at(self) -> float:
+        """Give when it was last in use, in seconds since 1970; 0 without one."""
+        try:
+            return self._path.lstat().st_mtime if self._is_ours() else 0.0
+        except OSError:
+            return 0.0
+
+    def keep(self, seen: _Seen, now_s: float) -> None:
+        """Keep lists, if they are others than before; note when they were in use. A full disk costs only that."""
+        with contextlib.suppress(OSError):
+            content = _render(seen)
+            if self._is_ours() and self._path.stat().st_size == len(content) and self._path.read_bytes() == content:
+                os.utime(self._path, (now_s, now_s))
+                return
+            temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                with os.fdopen(os.open(temporary, flags, 0o600), "wb") as stream:
+                    stream.write(content)
+                os.utime(temporary, (now_s, now_s))
+                temporary.replace(self._path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def load(self) -> _Seen:
+        """Give the last good lists; none where there is no sound file."""
+        try:
+            if not self._is_ours():
+                return _Seen()
+            return _parse(disk.load_list(self._path) or b"")
+        except (OSError, TagError, WireError, ValueError, KeyError, TypeError, AttributeError):
+            return _Seen()
+
+    def _is_ours(self) -> bool:
+        try:
+            status = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _render(seen: _Seen) -> bytes:
+    lists = {
+        subcluster: {vo: " ".join(tags) for vo, tags in sorted(found.items())}
+        for subcluster, found in sorted(seen.lists.items())
+    }
+    lives = {vo: render_lives(lives).decode() for vo, lives in sorted(seen.lives.items()) if lives.tags}
+    return json.dumps({"format": 1, "lists": lists, "lives": lives}).encode()
+
+
+def _parse(content: bytes) -> _Seen:
+    document: dict[str, Any] = json.loads(content)
+    lists = {
+        Subcluster(subcluster): {Vo(vo): tuple(Tag(tag) for tag in text.split()) for vo, text in found.items()}
+        for subcluster, found in document["lists"].items()
+    }
+    lives = {Vo(vo): parse_lives(text.encode(), Vo(vo)) for vo, text in document["lives"].items()}
+    return _Seen(lists, lives)

@@ -1,0 +1,1 @@
+"""Executors: what they promise, and each of them with the real batch system."""

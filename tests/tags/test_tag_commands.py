@@ -1,0 +1,96 @@
+"""``pps-agent tag …``: what the commands say and do, beside what every command does (tests/loop/test_cli.py)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.tags.test_lcg_tags import HOST, SC1, SC2, Tools
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Tools:
+    return Tools(tmp_path)
+
+
+def test_tags_are_added_with_an_end_replaced_and_shown_with_all_that_is_known(tools: Tools) -> None:
+    assert tools.shell("pps-agent tag add VO-dteam-a --vo dteam --expires 2099-01-01 --reason 'for tests'").code == 0
+    assert tools.shell(f"pps-agent tag add VO-dteam-b --vo dteam --sc {SC1}").code == 0
+    tools.write("VO-cms-old\n", vo="cms")
+    rows = json.loads(tools.shell("pps-agent tag list --long --output json").out)
+    assert [(row["tag"], row["subcluster"], row["state"], row["expires"][:10]) for row in rows] == [
+        ("VO-cms-old", SC1, "", ""),
+        ("VO-dteam-a", SC1, "installedverified", "2099-01-01"),
+        ("VO-dteam-b", SC1, "", ""),
+        ("VO-dteam-a", SC2, "installedverified", "2099-01-01"),
+    ]
+    assert rows[0]["set"] == "not by this program"
+    assert rows[1]["set"].endswith("pps-agent tag add")
+    assert (
+        tools.shell("pps-agent tag replace VO-dteam-a VO-dteam-c --vo dteam").out
+        == "added VO-dteam-c\nremoved VO-dteam-a\n"
+    )
+    assert tools.read(SC2) == "VO-dteam-c\n"
+
+
+def test_tags_come_from_a_file_or_from_stdin(tools: Tools) -> None:
+    said = tools.shell("pps-agent tag add --vo dteam --file -", "# mine\nVO-dteam-a VO-dteam-b\n")
+    assert (said.code, said.out) == (0, "added VO-dteam-a\nadded VO-dteam-b\n")
+    said = tools.shell("pps-agent tag remove --vo dteam")
+    assert (said.code, "give tags, or --file" in said.err) == (2, True)
+
+
+def test_expired_tags_are_gone_at_once_and_cleaned_away(tools: Tools) -> None:
+    assert tools.shell("pps-agent tag add VO-dteam-a VO-dteam-b --vo dteam --expires 2001-01-01").code == 0
+    assert tools.shell("pps-agent tag list").out == ""
+    assert tools.shell("pps-agent tag ldif").out == ""
+    assert tools.read() == "VO-dteam-a\nVO-dteam-b\n"
+    assert (
+        tools.shell("pps-agent tag clean --dry-run").out == "dry run: removed VO-dteam-a\ndry run: removed VO-dteam-b\n"
+    )
+    assert json.loads(tools.shell("pps-agent tag clean --output json").out)["removed"] == ["VO-dteam-a", "VO-dteam-b"]
+    assert tools.read() == ""
+
+
+def test_a_site_switches_from_the_old_tools_in_place(tools: Tools) -> None:
+    path = tools.write("# by hand\nVO-dteam-a odd VO-dteam-b")
+    before = path.read_bytes()
+    assert (
+        tools.shell("pps-agent tag adopt --dry-run").out
+        == "dry run: on record VO-dteam-a\ndry run: on record VO-dteam-b\n"
+    )
+    assert tools.shell("pps-agent tag audit").out == ""
+    assert tools.shell("pps-agent tag adopt").out == "on record VO-dteam-a\non record VO-dteam-b\n"
+    assert path.read_bytes() == before
+    said = tools.shell("pps-agent tag list --long")
+    assert said.out.count("before us, seen ") == 2
+    assert tools.shell("pps-agent tag adopt").out == "nothing to do\n"
+
+
+def test_the_log_is_shown_and_a_changed_byte_in_it_is_found(tools: Tools) -> None:
+    for name in "abc":
+        assert tools.shell(f"pps-agent tag add VO-dteam-{name} --vo dteam --sc {SC1}").code == 0
+    said = tools.shell("pps-agent tag audit --verify")
+    assert (said.code, said.out.startswith("dteam: whole, 3 changes, head ")) == (0, True)
+    head = said.out.split()[-1]
+    assert head.startswith("3:")
+    assert tools.shell(f"pps-agent tag audit --vo dteam --verify --head {head}").code == 0
+    assert tools.shell(f"pps-agent tag audit --verify --head {head}").code == 2
+    log = tools.tags / ".pps-tags" / "dteam" / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"VO-dteam-b", b"VO-dteam-x"))
+    said = tools.shell("pps-agent tag audit --verify")
+    assert (said.code, said.out) == (1, "")
+    assert "audit.jsonl: line 3: does not follow the one before: line 2 was changed" in said.err
+    said = tools.shell("pps-agent tag audit --verify --output json")
+    assert (said.code, json.loads(said.out)["dteam"]["entries"]) == (1, 2)
+    log.unlink()  # and written anew, so that it is whole
+    for name in "xyz":
+        assert tools.shell(f"pps-agent tag add VO-dteam-{name} --vo dteam --sc {SC1}").code == 0
+    assert tools.shell("pps-agent tag audit --vo dteam --verify").code == 0
+    said = tools.shell(f"pps-agent tag audit --vo dteam --verify --head {head}")
+    assert (said.code, "line 3: is not the one that once was its last" in said.err) == (1, True)
+
+
+def test_a_host_is_no_subcluster_for_the_agents_own_command(tools: Tools) -> None:
+    said = tools.shell(f"pps-agent tag list --sc {HOST}")
+    assert (said.code, "is not a subcluster of this site" in said.err) == (2, True)
