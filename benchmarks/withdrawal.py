@@ -104,7 +104,7 @@ def _untags() -> bool:
     installed = {release.id: Installed(release)}
     node = NodeFacts("x86_64", (2, 36), "debian12")
     desired = desire(offered, installed, settings, Resolve({}), node, _START)
-    tags = {_SUBCLUSTER: frozenset(release.tags().values())}
+    tags = {(_SUBCLUSTER, vo): frozenset({tag}) for vo, tag in release.tags().items()}
     observed = Observed(installed, {}, "profile", {}, tags, None, {}, frozenset())
     actions = plan(replace(desired, paused=True), observed, _START)
     return any(isinstance(action, RemoveTags) for action in actions)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pps_agent.plan import is_broken, is_ready
-from pps_agent.state import Desired, Installed, Observed, Stance, Unknown, Wish
+from pps_agent.state import Desired, Installed, Observed, Stance, Unknown, VoList, Wish
 from pps_agent.tags.life import LISTED, UNLISTED, Life, TagState
 from pps_wire.names import ReleaseId, Subcluster, Tag, Vo
 
@@ -17,13 +17,12 @@ EXPIRING: Final = timedelta(days=7)
 _RANK: Final = (TagState.VERIFIED, TagState.PENDING_REMOVAL, TagState.NOT_VERIFIED, TagState.BROKEN)
 """Where releases share a tag, the best of them speaks for it."""
 
-Known = Mapping[Vo, Mapping[Subcluster, Mapping[Tag, Life]]]
 Changes = dict[Vo, dict[Subcluster, dict[Tag, Life | None]]]
 
 
-def find_changes(desired: Desired, observed: Observed, known: Known, now: datetime) -> Changes:
-    """Give the entries to change, None for those to drop; nothing where tags or trees could not be looked at."""
-    if isinstance(observed.tags, Unknown) or isinstance(observed.installed, Unknown):
+def find_changes(desired: Desired, observed: Observed, now: datetime) -> Changes:
+    """Give the entries to change, None for those to drop; nothing where a list or the trees could not be looked at."""
+    if isinstance(observed.installed, Unknown):
         return {}
     wanted: dict[tuple[Vo, Subcluster, Tag], Life] = {}
     for key, life in _find_lives(desired, observed, observed.installed, now):
@@ -31,8 +30,11 @@ def find_changes(desired: Desired, observed: Observed, known: Known, now: dateti
         if rival is None or _RANK.index(life.state) < _RANK.index(rival.state):
             wanted[key] = life
     changes: Changes = {}
-    for vo, subcluster, tag in sorted({*wanted, *_release_tags(known, desired)}):
-        before = known.get(vo, {}).get(subcluster, {}).get(tag)
+    for vo, subcluster, tag in sorted({*wanted, *_release_tags(desired, observed)}):
+        known = observed.lives.get((subcluster, vo), {})
+        if isinstance(known, Unknown) or isinstance(observed.listed((subcluster, vo)), Unknown):
+            continue
+        before = known.get(tag)
         after = _with_will(wanted.get((vo, subcluster, tag)), before)
         if after != before:
             changes.setdefault(vo, {}).setdefault(subcluster, {})[tag] = after
@@ -49,21 +51,21 @@ def _find_lives(
         ready = is_ready(wish, observed, desired.probe_max_age_s, now)
         for subcluster in desired.subclusters:
             for vo, tag in wish.tags.items():
-                state = _judge(wish, there, observed, subcluster, tag, ready=ready, now=now)
+                state = _judge(wish, there, observed, (subcluster, vo), tag, ready=ready, now=now)
                 yield (vo, subcluster, tag), Life(state, wish.release, _find_end(wish, there, desired, observed))
 
 
 def _judge(
-    wish: Wish, there: Installed, observed: Observed, subcluster: Subcluster, tag: Tag, *, ready: bool, now: datetime
+    wish: Wish, installed: Installed, observed: Observed, where: VoList, tag: Tag, *, ready: bool, now: datetime
 ) -> TagState:
     if wish.stance is Stance.UNWANTED:
         return TagState.PENDING_REMOVAL
-    if there.fault or is_broken(wish, observed):
+    if installed.fault or is_broken(wish, observed):
         return TagState.BROKEN
-    listed = not isinstance(observed.tags, Unknown) and tag in observed.tags.get(subcluster, ())
-    if not (ready or listed):
+    there = observed.listed(where)
+    if not (ready or isinstance(there, Unknown) or tag in there):
         return TagState.NOT_VERIFIED
-    expires_at = there.release.expires_at
+    expires_at = installed.release.expires_at
     return TagState.PENDING_REMOVAL if expires_at and expires_at - now <= EXPIRING else TagState.VERIFIED
 
 
@@ -76,11 +78,11 @@ def _find_end(wish: Wish, there: Installed, desired: Desired, observed: Observed
     return min(ends) if ends else None
 
 
-def _release_tags(known: Known, desired: Desired) -> Iterator[tuple[Vo, Subcluster, Tag]]:
+def _release_tags(desired: Desired, observed: Observed) -> Iterator[tuple[Vo, Subcluster, Tag]]:
     """Give the entries of releases; those set by hand are a person's."""
-    for vo, lists in known.items():
-        for subcluster in desired.subclusters:
-            yield from ((vo, subcluster, tag) for tag, life in lists.get(subcluster, {}).items() if life.release)
+    for (subcluster, vo), known in observed.lives.items():
+        if subcluster in desired.subclusters and not isinstance(known, Unknown):
+            yield from ((vo, subcluster, tag) for tag, life in known.items() if life.release)
 
 
 def _with_will(wanted: Life | None, before: Life | None) -> Life | None:

@@ -48,10 +48,10 @@ from pps_agent.state import (
     Unknown,
 )
 from pps_agent.store import Store
+from pps_agent.tags.areas import SiteTags
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import TagError
 from pps_agent.tags.life import Life, TagState
-from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import ProbeName, ReleaseId
 from pps_wire.report import Cause, Status
@@ -67,7 +67,7 @@ class Executor:
         self,
         settings: Settings,
         store: Store,
-        tags: TagStore,
+        tags: SiteTags,
         history: History,
         jobs: Jobs,
         captured: Captured | Unknown,
@@ -175,7 +175,7 @@ class Executor:
         life = Life(TagState.VERIFIED, action.release, expires_at.timestamp() if expires_at else None)
         request = Request(reason=f"all probes of {action.release} pass", person=False)
         for vo, tag in action.tags:
-            self._tags.add(vo, [tag], [action.subcluster], life=life, request=request)
+            self._tags.add(vo, tag, action.subcluster, life=life, request=request)
         return {"tags": len(action.tags)}
 
     def _probe(self, action: Probe, at: datetime) -> Done:
@@ -312,16 +312,16 @@ def _refused(name: ProbeName, release: ReleaseId | None, reason: str) -> ProbeRe
     return ProbeResult(name, release, Status.UNKNOWN, summary, "", datetime.now(UTC), 0.0, cause=Cause.FAULT)
 
 
-def untag(tags: TagStore, action: RemoveTags) -> Outcome:
+def untag(tags: SiteTags, action: RemoveTags) -> Outcome:
     """Perform one removal of tags, for which neither store nor state.db is needed."""
     return _attempt(action, lambda _: (remove_tags(tags, action), ()))
 
 
-def remove_tags(tags: TagStore, action: RemoveTags) -> Facts:
+def remove_tags(tags: SiteTags, action: RemoveTags) -> Facts:
     """Remove an action's tags; those that are gone already are no error. Raises: TagError."""
     for vo, tag in action.tags:
         request = Request(reason=action.reason, person=False)
-        tags.remove(vo, [tag], [action.subcluster], missing_ok=True, request=request)
+        tags.remove(vo, tag, action.subcluster, request=request)
     return {"tags": len(action.tags)}
 
 

@@ -1,33 +1,17 @@
 """What the information system really shows: GLUE 1.3 subclusters over LDAP, looked at and never changed.
 
-The only module that knows ldap3, an untyped library that costs 200 ms to import.
+Importing it costs 200 ms, for ldap3.
 """
 
-import math
-import ssl
 import threading
 import time
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pps_agent.errors import AgentError
 from pps_agent.state import Unknown
+from pps_agent.subcluster_search import IncompleteError, NoBaseError, SearchError, find_subclusters
 from pps_wire.names import Subcluster, Tag
-
-with warnings.catch_warnings():
-    # ldap3 2.9.1 imports names that pyasn1 deprecates; no release of ldap3 is newer.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import ldap3
-    from ldap3.core.exceptions import LDAPException, LDAPNoSuchObjectResult
-    from ldap3.core.results import RESULT_SUCCESS
-    from ldap3.utils.conv import escape_filter_chars
-
-_ID: Final = "GlueSubClusterUniqueID"
-_TAGS: Final = "GlueHostApplicationSoftwareRunTimeEnvironment"
-
 
 Published = Mapping[Subcluster, frozenset[Tag]]
 
@@ -41,17 +25,27 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class Propagation:
-    """How a wait ended: the last look, whether it showed what was expected, and after how many seconds."""
+class Answer:
+    """What the first of several servers that answered shows, which one it was, and why those before did not."""
 
-    observed: Published | Unknown
+    shown: Published | Unknown
+    server: str = ""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """How a wait ended: the last answer, whether it showed what was expected, and after how many seconds."""
+
+    answer: Answer
     reached: bool
     delay_s: float
     looks: int
 
-
-class _IncompleteError(AgentError):
-    """The server ended the search before its end; its own word for it is the message."""
+    @property
+    def observed(self) -> Published | Unknown:
+        """What was shown at last."""
+        return self.answer.shown
 
 
 def observe_published(url: str, base: str, subclusters: Iterable[Subcluster], timeout_s: float) -> Published | Unknown:
@@ -62,7 +56,8 @@ def observe_published(url: str, base: str, subclusters: Iterable[Subcluster], ti
     A subcluster that the server answered not to know is missing in the mapping; one it knows without
     tags has the empty set. Whatever hinders the look (no answer, an incomplete answer, a search base
     that does not exist, as in a server that has just been started) gives Unknown, never "not there".
-    ``timeout_s`` bounds connecting, and each wait for an answer.
+    ``timeout_s`` bounds connecting and each wait for an answer, ten times that the whole search. Where a server gives
+    too few entries to one search, each subcluster is asked for by itself.
     """
     wanted = {subcluster.lower(): subcluster for subcluster in subclusters}
     if not wanted:
@@ -70,16 +65,16 @@ def observe_published(url: str, base: str, subclusters: Iterable[Subcluster], ti
     if not _is_ldap_url(url):
         return Unknown(f"{url!r} is no LDAP address: write infosys.url like ldap://bdii.example.org:2170")
     try:
-        entries = _search(url, base, wanted.values(), timeout_s)
-    except LDAPNoSuchObjectResult:
+        entries = find_subclusters(url, base, tuple(wanted.values()), timeout_s)
+    except NoBaseError:
         return Unknown(
             f"{url} has no entry {base!r}: set infosys.base to one of"
             f" `ldapsearch -x -H {url} -s base -b '' namingContexts`"
         )
-    except _IncompleteError as exc:
+    except IncompleteError as exc:
         return Unknown(f"{url} gave only part of the answer ({exc}): set infosys.base to this site's entry")
-    except (LDAPException, OSError, ValueError) as exc:
-        return Unknown(f"cannot look at {url}: {_first_line(exc)}; try `ldapsearch -x -H {url} -b {base}`")
+    except SearchError as exc:
+        return Unknown(f"cannot look at {url}: {exc}; try `ldapsearch -x -H {url} -b {base}`")
     found: dict[Subcluster, frozenset[Tag]] = {}
     for ids, values in entries:
         for name in ids:
@@ -87,6 +82,18 @@ def observe_published(url: str, base: str, subclusters: Iterable[Subcluster], ti
             if subcluster is not None:
                 found[subcluster] = found.get(subcluster, frozenset()) | _vo_tags(values)
     return found
+
+
+def ask_servers(servers: Sequence[str], base: str, subclusters: Iterable[Subcluster], timeout_s: float) -> Answer:
+    """Ask servers of the same tree in turn, until one answers. Looks as ``observe_published`` does."""
+    wanted = tuple(subclusters)
+    problems: list[str] = []
+    for url in servers:
+        shown = observe_published(url, base, wanted, timeout_s)
+        if not isinstance(shown, Unknown):
+            return Answer(shown, url, tuple(problems))
+        problems.append(shown.reason)
+    return Answer(Unknown("; ".join(problems) or "no information system is named"), problems=tuple(problems))
 
 
 def is_reached(observed: Published | Unknown, wanted: Mapping[Subcluster, Expectation]) -> bool:
@@ -102,7 +109,7 @@ def is_reached(observed: Published | Unknown, wanted: Mapping[Subcluster, Expect
 
 
 def wait_published(
-    url: str,
+    servers: Sequence[str],
     base: str,
     wanted: Mapping[Subcluster, Expectation],
     *,
@@ -113,20 +120,20 @@ def wait_published(
 ) -> Propagation:
     """Look again every ``poll_s`` until all expectations are met, ``wait_s`` have passed, or ``stop`` is set.
 
-    Looks at least once. ``delay_s`` is measured from the call, on the monotonic clock, and is as
-    coarse as ``poll_s``.
+    Looks at least once, as ``ask_servers`` does. ``delay_s`` is measured from the call, on the monotonic clock, and is
+    as coarse as ``poll_s``.
     """
     halt = stop or threading.Event()
     start = time.monotonic()
     looks = 0
     while True:
-        observed = observe_published(url, base, wanted, timeout_s)
+        answer = ask_servers(servers, base, wanted, timeout_s)
         looks += 1
         passed_s = time.monotonic() - start
-        reached = is_reached(observed, wanted)
+        reached = is_reached(answer.shown, wanted)
         left_s = wait_s - passed_s
         if reached or left_s <= 0 or halt.wait(min(poll_s, left_s)):
-            return Propagation(observed, reached, passed_s, looks)
+            return Propagation(answer, reached, passed_s, looks)
 
 
 def _is_ldap_url(url: str) -> bool:
@@ -137,53 +144,5 @@ def _is_ldap_url(url: str) -> bool:
         return False
 
 
-def _search(
-    url: str, base: str, subclusters: Iterable[Subcluster], timeout_s: float
-) -> list[tuple[list[str], list[bytes]]]:
-    """Give (ids, raw tag values) of the matching entries.
-
-    Raises: LDAPException, OSError, ValueError, _IncompleteError.
-    """
-    # ldap3 checks no certificate unless told to.
-    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED) if url.lower().startswith("ldaps:") else None
-    server = ldap3.Server(url, get_info=ldap3.NONE, connect_timeout=timeout_s, tls=tls)
-    connection = ldap3.Connection(
-        server,
-        read_only=True,
-        auto_referrals=False,  # a server must not send us elsewhere
-        raise_exceptions=True,
-        receive_timeout=math.ceil(timeout_s),
-    )
-    names = "".join(f"({_ID}={escape_filter_chars(subcluster)})" for subcluster in subclusters)
-    try:
-        connection.bind()
-        connection.search(
-            base,
-            f"(&(objectClass=GlueSubCluster)(|{names}))",
-            attributes=[_ID, _TAGS],
-            time_limit=math.ceil(timeout_s),
-        )
-        # ldap3 raises for most result codes, but not for a limit or a referral.
-        if connection.result["result"] != RESULT_SUCCESS:
-            raise _IncompleteError(connection.result["description"])
-        return [_values(entry) for entry in connection.response or () if entry["type"] == "searchResEntry"]
-    finally:
-        connection.unbind()
-        if connection.socket is not None:  # ldap3 forgets to close a socket that could not connect
-            connection.socket.close()
-
-
-def _values(entry: Mapping[str, Any]) -> tuple[list[str], list[bytes]]:
-    # Raw values by lower-cased name: without a schema (get_info=NONE) ldap3 guesses types and keeps
-    # the server's letter case.
-    raw = {str(name).lower(): list(values) for name, values in entry["raw_attributes"].items()}
-    ids = [value.decode("utf-8", "replace") for value in raw.get(_ID.lower(), [])]
-    return ids, raw.get(_TAGS.lower(), [])
-
-
 def _vo_tags(values: Iterable[bytes]) -> frozenset[Tag]:
     return frozenset(Tag(value.decode("ascii")) for value in values if value.startswith(b"VO-") and value.isascii())
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc) or type(exc).__name__).splitlines()[0][:300]

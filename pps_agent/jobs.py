@@ -51,10 +51,14 @@ class InstallReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublishedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``job published`` saw in the information system."""
+    """What ``job published`` saw in the information systems.
+
+    ``delay_s``: after how many seconds all that was waited for was shown; None when it was not, or nothing was.
+    """
 
     tags: dict[str, list[str]] | None = None
     unknown: str = ""
+    delay_s: float | None = None
 
 
 class ReportReply(msgspec.Struct, frozen=True, kw_only=True):

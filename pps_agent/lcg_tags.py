@@ -17,10 +17,10 @@ from typing import Final
 from pps_agent.errors import AgentError, exit_code_of
 from pps_agent.settings import Settings
 from pps_agent.settings_file import load_settings
+from pps_agent.tags.areas import Area, find_areas
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import UnknownTargetError
 from pps_agent.tags.listing import parse_tokens
-from pps_agent.tags.open import open_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_tag, parse_vo
@@ -154,8 +154,8 @@ def _carry_out(program: str, options: _Options) -> int:
         raise _UsageError("name the VO and the target")
     config = values.get("config") or os.environ.get("PPS_AGENT_CONFIG", DEFAULT_CONFIG)
     settings = load_settings(Path(config).absolute()).settings
-    store, vo = open_tags(settings), parse_vo(values["vo"])
-    targets = _find_targets(settings, values)
+    area, targets = _find_targets(settings, values)
+    store, vo = area.open(), parse_vo(values["vo"])
     if options.verb == "list":
         found = dict.fromkeys(tag for target in targets for tag in store.list_tags(vo, target))
         return _write(program, "".join(f"{tag}\n" for tag in found))
@@ -200,14 +200,16 @@ def _target(values: Mapping[str, str]) -> str:
     return named[0] if named else ""
 
 
-def _find_targets(settings: Settings, values: Mapping[str, str]) -> tuple[Subcluster, ...]:
-    """Give the subclusters that a command line means: a host of the site stands for all of them."""
-    subclusters, wanted = settings.site.subclusters, _target(values)
-    if "sc" not in values and wanted in settings.site.hosts:
-        return subclusters
-    if wanted in subclusters:
-        return (Subcluster(wanted),)
-    known = ", ".join(dict.fromkeys((*settings.site.hosts, *subclusters))) or "none (set site.subclusters)"
+def _find_targets(settings: Settings, values: Mapping[str, str]) -> tuple[Area, tuple[Subcluster, ...]]:
+    """Give what a command line means: a host stands for all subclusters of its information system."""
+    areas, wanted = find_areas(settings), _target(values)
+    for area in areas:
+        if "sc" not in values and wanted in area.hosts:
+            return area, area.subclusters
+        if wanted in area.subclusters:
+            return area, (Subcluster(wanted),)
+    names = dict.fromkeys(name for area in areas for name in (*area.hosts, *area.subclusters))
+    known = ", ".join(names) or "none (set site.subclusters)"
     raise UnknownTargetError(f"{wanted!r} is neither a host nor a subcluster of this site; known: {known}")
 
 

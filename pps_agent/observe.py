@@ -3,12 +3,13 @@
 What cannot be looked at becomes Unknown with the reason; the plan knows what follows from that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pps_agent.errors import SiteError
 from pps_agent.memory import Memory
-from pps_agent.state import Installed, Observed, Unknown
+from pps_agent.state import Installed, Observed, Unknown, VoList
 from pps_agent.store import Store
+from pps_agent.tags.areas import SiteTags
 from pps_agent.tags.errors import TagError
 from pps_agent.tags.life import Life
 from pps_agent.tags.store import TagStore
@@ -20,16 +21,17 @@ Production = Mapping[Component, str | Unknown]
 
 def observe(
     store: Store,
-    tags: TagStore,
-    former: TagStore,
+    tags: SiteTags,
+    former: SiteTags,
+    vos: Iterable[Vo],
     memory: Memory | Unknown,
     profile: str | Unknown,
     published: Published,
 ) -> Observed:
     """Give one sight of the site. ``profile`` and ``published`` are costly looks, made once a round.
 
-    ``former`` are the lists of subclusters the site serves no more. Under an unknown ``memory`` there
-    are no verdicts and no drains, from which nothing but caution follows.
+    ``former`` are the lists of subclusters the site serves no more; ``vos`` those that may be offered previews. Under
+    an unknown ``memory`` there are no verdicts and no drains, from which nothing but caution follows.
     """
     installed, current = _observe_store(store)
     pins = _observe_pins(store)
@@ -39,14 +41,14 @@ def observe(
         current=current,
         profile=profile,
         probes={} if isinstance(memory, Unknown) else memory.verdicts,
-        tags=_observe_tags(tags),
+        tags=_observe_tags(tags, vos),
         published=published,
         draining={} if isinstance(memory, Unknown) else memory.drains,
         in_use=store.in_use(),
         previous={} if isinstance(installed, Unknown) else store.previous(spurned),
         pins=pins,
-        former_tags=_observe_tags(former),
-        lives=_observe_lives(tags),
+        former_tags=_observe_tags(former, vos),
+        lives=_observe_lives(tags, vos),
     )
 
 
@@ -66,17 +68,51 @@ def _observe_pins(store: Store) -> Mapping[ReleaseId, str] | Unknown:
         return Unknown(str(exc))
 
 
-def _observe_lives(tags: TagStore) -> Mapping[Vo, Mapping[Subcluster, Mapping[Tag, Life]]] | Unknown:
-    if not tags.subclusters:
-        return {}
+def _observe_tags(tags: SiteTags, vos: Iterable[Vo]) -> Mapping[VoList, frozenset[Tag] | Unknown]:
+    """Look at the lists of these VOs and of any other there is; one that cannot be read hides no other."""
+    found: dict[VoList, frozenset[Tag] | Unknown] = {}
+    for subcluster, store in tags.serving():
+        for vo in dict.fromkeys((*vos, *_vos_of(store, subcluster))):
+            found[subcluster, vo] = _join(found.get((subcluster, vo)), _observe_list(store, subcluster, vo))
+    return found
+
+
+def _vos_of(store: TagStore, subcluster: Subcluster) -> tuple[Vo, ...]:
     try:
-        return {vo: tags.lives(vo).tags for vo in tags.known_vos()}
+        return store.vos(subcluster)
+    except TagError:
+        return ()  # told with each list of the site's VOs
+
+
+def _observe_list(store: TagStore, subcluster: Subcluster, vo: Vo) -> frozenset[Tag] | Unknown:
+    try:
+        return frozenset(store.standing(vo, subcluster))
     except TagError as exc:
         return Unknown(str(exc))
 
 
-def _observe_tags(tags: TagStore) -> Mapping[Subcluster, frozenset[Tag]] | Unknown:
+def _join(before: frozenset[Tag] | Unknown | None, there: frozenset[Tag] | Unknown) -> frozenset[Tag] | Unknown:
+    """Put together what stands in two places of a former subcluster."""
+    if before is None or isinstance(there, Unknown):
+        return there
+    return before if isinstance(before, Unknown) else before | there
+
+
+def _observe_lives(tags: SiteTags, vos: Iterable[Vo]) -> Mapping[VoList, Mapping[Tag, Life] | Unknown]:
+    found: dict[VoList, Mapping[Tag, Life] | Unknown] = {}
+    for store in tags.stores:
+        for vo in dict.fromkeys((*vos, *_vos_with_ledger(store))):
+            try:
+                known = store.lives(vo)
+            except TagError as exc:
+                found |= dict.fromkeys(((subcluster, vo) for subcluster in store.subclusters), Unknown(str(exc)))
+            else:
+                found |= {(subcluster, vo): known.of(subcluster) for subcluster in store.subclusters}
+    return found
+
+
+def _vos_with_ledger(store: TagStore) -> tuple[Vo, ...]:
     try:
-        return {subcluster: tags.tags(subcluster) for subcluster in tags.subclusters}
-    except TagError as exc:
-        return Unknown(str(exc))
+        return store.known_vos()
+    except TagError:
+        return ()  # told with each list

@@ -38,6 +38,7 @@ from pps_agent.state import (
     Switch,
     Undrain,
     Unknown,
+    VoList,
     Wish,
 )
 from pps_agent.tags.life import LISTED
@@ -109,11 +110,8 @@ def is_ready(wish: Wish, observed: Observed, max_age_s: int, now: datetime) -> b
 
 
 def listed_tags(wish: Wish, observed: Observed, subcluster: Subcluster) -> tuple[tuple[Vo, Tag], ...]:
-    """Give those of the release's tags that stand in the subcluster's files; none when unknown."""
-    if isinstance(observed.tags, Unknown):
-        return ()
-    there = observed.tags.get(subcluster, frozenset())
-    return tuple((vo, tag) for vo, tag in sorted(wish.tags.items()) if tag in there)
+    """Give those of the release's tags that are seen to stand in the subcluster's files."""
+    return tuple((vo, tag) for vo, tag in sorted(wish.tags.items()) if _stands(tag, observed.listed((subcluster, vo))))
 
 
 def _untag(desired: Desired, observed: Observed) -> Iterator[RemoveTags]:
@@ -133,7 +131,7 @@ def _untag(desired: Desired, observed: Observed) -> Iterator[RemoveTags]:
                 (vo, tag)
                 for vo, tag in listed_tags(wish, observed, subcluster)
                 if tag not in shared
-                and not (losing[wish.release] == _FAILED and observed.will(vo, subcluster, tag) == LISTED)
+                and not (losing[wish.release] == _FAILED and observed.will((subcluster, vo), tag) == LISTED)
             )
             if doomed:
                 yield RemoveTags(wish.release, subcluster, doomed, losing[wish.release])
@@ -143,16 +141,15 @@ def _untag_former(
     desired: Desired, observed: Observed, doomed: Collection[tuple[Subcluster, tuple[Vo, Tag]]]
 ) -> Iterator[RemoveTags]:
     """Give the removals, beside the ``doomed``, of tags from lists the site serves no more."""
-    seen = dict(observed.former_tags) if not isinstance(observed.former_tags, Unknown) else {}
-    if not isinstance(observed.tags, Unknown):
-        seen |= observed.tags
+    seen = {**observed.former_tags, **observed.tags}
     for wish in desired.wishes:
         for subcluster in sorted({subcluster for subcluster, _ in desired.former}):
-            there = seen.get(subcluster, frozenset())
             stray = tuple(
                 (vo, tag)
                 for vo, tag in sorted(wish.known_tags.items())
-                if tag in there and (subcluster, vo) in desired.former and (subcluster, (vo, tag)) not in doomed
+                if (subcluster, vo) in desired.former
+                and _stands(tag, seen.get((subcluster, vo), frozenset()))
+                and (subcluster, (vo, tag)) not in doomed
             )
             if stray:
                 yield RemoveTags(wish.release, subcluster, stray, "the site's settings no longer name this list")
@@ -175,8 +172,7 @@ def _reason_to_untag(wish: Wish, observed: Observed) -> str:
 
 def _subclusters(desired: Desired, observed: Observed) -> tuple[Subcluster, ...]:
     """All subclusters to clear: the configured ones and any other whose files were seen."""
-    seen = () if isinstance(observed.tags, Unknown) else tuple(sorted(observed.tags))
-    return tuple(dict.fromkeys((*desired.subclusters, *seen)))
+    return tuple(dict.fromkeys((*desired.subclusters, *sorted(subcluster for subcluster, _ in observed.tags))))
 
 
 def _prepare(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[Action]:
@@ -213,9 +209,11 @@ def _due_probes(
 def _retire(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[Action]:
     if isinstance(observed.installed, Unknown) or wish.release not in observed.installed:
         return
-    if isinstance(observed.tags, Unknown) or isinstance(observed.former_tags, Unknown):
-        return
-    if _is_named(wish, observed.tags) or _is_named(wish, observed.former_tags):
+    if any(
+        _may_stand(wish, where, there)
+        for lists in (observed.tags, observed.former_tags)
+        for where, there in lists.items()
+    ):
         return
     if observed.current.get(wish.component) == wish.release:
         return
@@ -233,16 +231,22 @@ def _retire(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> 
 def _is_drained(wish: Wish, observed: Observed) -> bool:
     if isinstance(observed.published, Unknown) or isinstance(observed.in_use, Unknown):
         return False
-    published = observed.published is not None and _is_named(wish, observed.published)
-    return not published and wish.release not in observed.in_use
+    shown = frozenset[Tag]().union(*(observed.published or {}).values())
+    return shown.isdisjoint(wish.tags.values()) and wish.release not in observed.in_use
 
 
 def _is_pinned(wish: Wish, observed: Observed) -> bool:
     return isinstance(observed.pins, Unknown) or wish.release in observed.pins
 
 
-def _is_named(wish: Wish, tags: Mapping[Subcluster, frozenset[Tag]]) -> bool:
-    return any(tag in there for there in tags.values() for tag in wish.tags.values())
+def _stands(tag: Tag, there: frozenset[Tag] | Unknown) -> bool:
+    return not isinstance(there, Unknown) and tag in there
+
+
+def _may_stand(wish: Wish, where: VoList, there: frozenset[Tag] | Unknown) -> bool:
+    """Tell whether a list names the release, or could: it is of a VO whose tag announces it and cannot be read."""
+    _, vo = where
+    return vo in wish.tags and (isinstance(there, Unknown) or wish.tags[vo] in there)
 
 
 def _switch(desired: Desired, observed: Observed, now: datetime) -> Iterator[Switch]:
@@ -284,16 +288,17 @@ def _is_at_fault(wish: Wish, observed: Observed) -> bool:
 
 
 def _tag(wish: Wish, desired: Desired, observed: Observed, now: datetime) -> Iterator[AddTags]:
-    if wish.stance is not Stance.WANTED or not wish.announce or isinstance(observed.tags, Unknown):
+    if wish.stance is not Stance.WANTED or not wish.announce:
         return
     if wish.release in observed.draining or not is_ready(wish, observed, desired.probe_max_age_s, now):
         return
     for subcluster in desired.subclusters:
-        there = observed.tags.get(subcluster, frozenset())
         missing = tuple(
             (vo, tag)
             for vo, tag in sorted(wish.tags.items())
-            if tag not in there and observed.will(vo, subcluster, tag) in ("", LISTED)
+            if not isinstance(there := observed.listed((subcluster, vo)), Unknown)
+            and tag not in there
+            and observed.will((subcluster, vo), tag) in ("", LISTED)
         )
         if missing:
             yield AddTags(wish.release, subcluster, missing)

@@ -130,10 +130,10 @@ def desire(
     there = () if isinstance(installed, Unknown) else installed.values()
     wishes += [_orphan_wish(orphan.release, view) for orphan in there if orphan.id not in known]
     wishes = _retire_superseded(wishes, offers, view, kept)
-    serving = {(subcluster, vo) for subcluster in settings.site.subclusters for vo in settings.site.vos}
+    serving = {(subcluster, vo) for subcluster in settings.subclusters for vo in settings.site.vos}
     return Desired(
         wishes=tuple(sorted(wishes, key=lambda wish: wish.release)),
-        subclusters=settings.site.subclusters,
+        subclusters=settings.subclusters,
         probe_max_age_s=settings.probes.max_age_s,
         probe_retry_s=settings.probes.retry_s,
         drain_s=settings.store.drain_s,

@@ -10,7 +10,7 @@ from pps_agent.gather import production_environment
 from pps_agent.probes.arguments import bind_arguments
 from pps_agent.site import Site
 from pps_agent.state import ProbeResult, Unknown
-from pps_agent.tags.open import open_tags
+from pps_agent.tags.areas import NOWHERE
 from pps_wire.names import ReleaseId
 
 
@@ -24,8 +24,7 @@ def probe_now(
     AgentError when there is no such probe or release; WireError when an argument does not fit.
     """
     captured = capture(site.settings.environment.profile, site.settings.environment.timeout_s)
-    nobody = open_tags(site.settings, ())
-    with contextlib.closing(site.executor(captured, Unknown("a single probe installs nothing"), nobody)) as executor:
+    with contextlib.closing(site.executor(captured, Unknown("a single probe installs nothing"), NOWHERE)) as executor:
         definition = executor.catalogue(release).find(name)
         if definition is None:
             raise AgentError(executor.catalogue(release).why_not(name))

@@ -24,12 +24,14 @@ from pps_agent.log import Log
 from pps_agent.news import log_outcome, untag_news
 from pps_agent.outbox import Outbox
 from pps_agent.ownership import ROUND_LOCK, OwnedError, hold_site
+from pps_agent.plan import listed_tags
 from pps_agent.probes.agenda import find_watched
 from pps_agent.records import describe_round
 from pps_agent.round import EVERYTHING, Round, Scope, expect_published, find_listed, limit_steps, since_last_tag
 from pps_agent.sight import Look, Sight
 from pps_agent.site import Site
 from pps_agent.state import Action, Outcome, ReleaseSet, RemoveTags, Unknown
+from pps_agent.tags.areas import PREPRODUCTION, PRODUCTION, find_areas
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import TagError
 from pps_wire.errors import WireError
@@ -148,15 +150,13 @@ def _prepare(site: Site, look: Look) -> tuple[SiteError, ...]:
 
 def _note_served(site: Site, sight: Sight) -> None:
     """Remember the lists that hold tags of ours, also those written before this was remembered."""
-    tags = sight.observed.tags
-    if isinstance(tags, Unknown) or isinstance(sight.memory, Unknown) or sight.desired.observing:
+    if isinstance(sight.memory, Unknown) or sight.desired.observing:
         return
     listed = {
         (subcluster, vo)
         for wish in sight.desired.wishes
         for subcluster in sight.desired.subclusters
-        for vo, tag in wish.tags.items()
-        if tag in tags.get(subcluster, ())
+        for vo, _ in listed_tags(wish, sight.observed, subcluster)
     }
     if listed - sight.memory.served:
         site.history.note_served(listed)
@@ -164,16 +164,15 @@ def _note_served(site: Site, sight: Sight) -> None:
 
 def _mark_tags(site: Site, sight: Sight) -> tuple[SiteError, ...]:
     """Write down what is known of the releases' tags, for who publishes it; what is not known stays as it is."""
-    lives = sight.observed.lives
-    if isinstance(lives, Unknown) or sight.desired.observing or site.fault is not None:
+    if sight.desired.observing or site.fault is not None:
         return ()
-    changes = find_changes(sight.desired, sight.observed, lives, datetime.now(UTC))
-    try:
-        for vo, entries in changes.items():
-            site.tags.set_life(vo, entries, request=Request(person=False))
-    except TagError as exc:
-        return (SiteError(str(exc)),)
-    return ()
+    faults = []
+    for vo, entries in find_changes(sight.desired, sight.observed, datetime.now(UTC)).items():
+        try:
+            site.tags.set_lives(vo, entries, request=Request(person=False))
+        except TagError as exc:  # one VO's ledger holds up no other's
+            faults.append(SiteError(str(exc)))
+    return tuple(faults)
 
 
 def _act(site: Site, look: Look, log: Log, scope: Scope) -> tuple[tuple[Outcome, ...], tuple[SiteError, ...], bool]:
@@ -242,7 +241,8 @@ def _conclude(site: Site, sight: Sight, result: Round, log: Log, *, send: bool) 
         paused=sight.desired.paused,
         observing=sight.desired.observing,
         group=site.settings.group.name,
-        tag_logs=_find_log_heads(site),
+        tag_logs=_find_log_heads(site, PRODUCTION),
+        preproduction_tag_logs=_find_log_heads(site, PREPRODUCTION),
     )
     withheld = result.withheld if sight.desired.observing else ()
     bodies = describe_round(summary, result.outcomes, result.standings, socket.gethostname(), withheld)
@@ -261,13 +261,15 @@ def _conclude(site: Site, sight: Sight, result: Round, log: Log, *, send: bool) 
     return replace(result, sent=sent, waiting=waiting, report_error=error)
 
 
-def _find_log_heads(site: Site) -> dict[Vo, LogHead]:
-    """Give the ends of the logs of tags, so that a rewritten one is noticed elsewhere; those that can be read."""
+def _find_log_heads(site: Site, name: str) -> dict[Vo, LogHead]:
+    """Give the ends of an area's logs of tags, so that a rewritten one is noticed elsewhere; those that can be read."""
     heads: dict[Vo, LogHead] = {}
-    with contextlib.suppress(TagError):
-        for vo in site.tags.known_vos():
-            head = site.tags.ledger(vo).head()
-            heads[vo] = LogHead(lines=head.seq, digest=head.digest)
+    for store in (area.open() for area in find_areas(site.settings) if area.name == name):
+        with contextlib.suppress(TagError):
+            for vo in store.known_vos():
+                with contextlib.suppress(TagError):
+                    head = store.ledger(vo).head()
+                    heads[vo] = LogHead(lines=head.seq, digest=head.digest)
     return heads
 
 

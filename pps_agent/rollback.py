@@ -12,9 +12,9 @@ from pps_agent.errors import AgentError
 from pps_agent.history import History
 from pps_agent.policy import Consent
 from pps_agent.store import Store
+from pps_agent.tags.areas import SiteTags
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import TagError
-from pps_agent.tags.store import TagStore
 from pps_wire.names import Component, ReleaseId, Subcluster, Tag, Vo
 
 
@@ -29,7 +29,7 @@ class Rollback:
     problem: str = ""
 
 
-def decide_rollback(component: Component, store: Store, tags: TagStore, history: History) -> Rollback:
+def decide_rollback(component: Component, store: Store, tags: SiteTags, history: History) -> Rollback:
     """Find the newest earlier release of a component that is still complete.
 
     One that was declined, rolled back or is draining is passed over. Raises: AgentError when there is
@@ -52,7 +52,7 @@ def decide_rollback(component: Component, store: Store, tags: TagStore, history:
     raise AgentError(f"{component}: no release to go back to ({why}); pps-agent release list shows what there is")
 
 
-def roll_back(decided: Rollback, consent: Consent, store: Store, tags: TagStore, history: History, at: datetime) -> str:
+def roll_back(decided: Rollback, consent: Consent, store: Store, tags: SiteTags, history: History, at: datetime) -> str:
     """Carry out a decided rollback; give what of its tags could not be withdrawn, or an empty text.
 
     ``consent`` is a person's word for it; without a reason it names the release that comes instead.
@@ -67,14 +67,14 @@ def roll_back(decided: Rollback, consent: Consent, store: Store, tags: TagStore,
         problem = decided.problem
         for subcluster, vo, tag in decided.tags:
             try:
-                tags.remove(vo, [tag], [subcluster], missing_ok=True, request=Request(reason=reason, person=False))
+                tags.remove(vo, tag, subcluster, request=Request(reason=reason, person=False))
             except TagError as exc:
                 problem = str(exc)
         store.switch(decided.component, decided.target)
     return problem
 
 
-def _find_tags(left: ReleaseId, store: Store, tags: TagStore) -> tuple[tuple[tuple[Subcluster, Vo, Tag], ...], str]:
+def _find_tags(left: ReleaseId, store: Store, tags: SiteTags) -> tuple[tuple[tuple[Subcluster, Vo, Tag], ...], str]:
     """Give the release's tags that stand somewhere, but for those another installed release has as well."""
     description = store.description(left)
     if description is None:
@@ -88,9 +88,9 @@ def _find_tags(left: ReleaseId, store: Store, tags: TagStore) -> tuple[tuple[tup
         return (), str(exc)
 
 
-def _standing_tags(own: dict[Vo, Tag], tags: TagStore) -> Iterator[tuple[Subcluster, Vo, Tag]]:
-    for subcluster in tags.subclusters:
-        there = tags.tags(subcluster)
+def _standing_tags(own: dict[Vo, Tag], tags: SiteTags) -> Iterator[tuple[Subcluster, Vo, Tag]]:
+    for subcluster, lists in tags.serving():
+        there = lists.tags(subcluster)
         yield from ((subcluster, vo, tag) for vo, tag in sorted(own.items()) if tag in there)
 
 

@@ -90,7 +90,7 @@ def expect_published(sight: Sight, outcomes: tuple[Outcome, ...], wait_s: int) -
 
 def find_listed(sight: Sight) -> dict[Subcluster, tuple[Tag, ...]] | None:
     """Give the tags of all releases that stand on each subcluster's lists; None when these could not be read."""
-    if isinstance(sight.observed.tags, Unknown):
+    if any(isinstance(there, Unknown) for there in sight.observed.tags.values()):
         return None
     return {
         subcluster: tuple(

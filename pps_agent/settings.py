@@ -228,9 +228,7 @@ class InfosysSettings:
     """The information system that announces tags; an empty url means none."""
 
     url: str = _field("LDAP server that shows the tags, e.g. ldap://bdii.example.org:2170", "")
-    mirrors: tuple[str, ...] = _field(
-        "further servers of the same tree, for tag reconcile when the first is silent", ()
-    )
+    mirrors: tuple[str, ...] = _field("further servers of the same tree, asked in order when the first is silent", ())
     base: str = _field("search base", "o=grid")
     timeout_s: int = _field("connect and read time limit", 15, minimum=1)
     wait_s: int = _field("how long `once` waits until a changed tag shows", 0, minimum=0)
@@ -238,6 +236,32 @@ class InfosysSettings:
         "GLUE2ServiceID of the computing service that the subclusters belong to, as the static LDIF has it", ""
     )
     manager: str = _field("GLUE2ManagerID of that service; empty: <service>_Manager", "")
+    ldif: Path | None = _field(
+        "file in the BDII's ldif directory that the daemon keeps up to date with the tags in GLUE 2; unset: none", None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreproductionSettings:
+    """A pre-production information system beside production's: subclusters, lists and servers of its own."""
+
+    subclusters: tuple[Subcluster, ...] = _field(
+        "GlueSubClusterUniqueIDs that are published there, none of them in site.subclusters; empty: no such system", ()
+    )
+    hosts: tuple[str, ...] = _field(
+        "host names by which lcg-ManageVOTag means all of these",
+        (),
+        pattern=r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}",
+        example="pps-ce.example.org",
+    )
+    tags: Path = _field("base of their VO tag files", Path("/opt/glite/var/info-preproduction"))
+    global_tags: Path | None = _field("base of their global lists; unset: none", None)
+    url: str = _field("LDAP server that shows their tags; empty: not looked at", "")
+    mirrors: tuple[str, ...] = _field("further servers of the same tree", ())
+    base: str = _field("search base", "o=grid")
+    service: str = _field("GLUE2ServiceID of their computing service", "")
+    manager: str = _field("GLUE2ManagerID of that service; empty: <service>_Manager", "")
+    ldif: Path | None = _field("as infosys.ldif, for this system's BDII", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,8 +299,14 @@ class Settings:
     probes: ProbeSettings = ProbeSettings()
     nodes: NodesSettings = NodesSettings()
     infosys: InfosysSettings = InfosysSettings()
+    preproduction: PreproductionSettings = PreproductionSettings()
     collector: CollectorSettings = CollectorSettings()
     daemon: DaemonSettings = DaemonSettings()
     production: Mapping[Component, ProductionSettings] = field(
         default_factory=dict, metadata={"help": "one table for each component, e.g. [production.grid-clients]"}
     )
+
+    @property
+    def subclusters(self) -> tuple[Subcluster, ...]:
+        """The subclusters of production's information system, then those of pre-production's."""
+        return (*self.site.subclusters, *self.preproduction.subclusters)

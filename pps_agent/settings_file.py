@@ -18,8 +18,10 @@ from pps_agent.quiet_hours import QuietHours, parse_quiet_hours
 from pps_agent.settings import Settings
 from pps_agent.settings_pairs import (
     find_export_conflicts,
+    find_ldif_conflicts,
     find_node_conflicts,
     find_policy_conflicts,
+    find_preproduction_conflicts,
     find_production_conflicts,
 )
 from pps_wire import names
@@ -49,6 +51,7 @@ _SCHEMES: Final = {
     "repository": ("http://", "https://"),
     "collector": ("https://",),
     "infosys": ("ldap://", "ldaps://"),
+    "preproduction": ("ldap://", "ldaps://"),
 }
 
 
@@ -329,6 +332,8 @@ def _find_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from find_production_conflicts(settings)
     yield from find_node_conflicts(settings)
     yield from find_export_conflicts(settings)
+    yield from find_preproduction_conflicts(settings)
+    yield from find_ldif_conflicts(settings)
 
 
 def _find_farm_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:

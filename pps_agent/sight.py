@@ -57,13 +57,15 @@ class Sight:
 
     def blind_spots(self) -> tuple[SiteError, ...]:
         """Give what of this machine could not be looked at: nothing was removed for it, but somebody must know."""
-        looks = (
-            ("the store", self.observed.installed),
-            ("the tag files", self.observed.tags),
-            ("the tag files of former subclusters", self.observed.former_tags),
-            ("the site's profile", self.observed.profile),
-        )
-        return tuple(SiteError(f"{what}: {seen.reason}") for what, seen in looks if isinstance(seen, Unknown))
+        seen = self.observed
+        looks = [
+            ("the store", seen.installed),
+            ("the site's profile", seen.profile),
+            *(("the tag files", there) for there in (*seen.tags.values(), *seen.lives.values())),
+            *(("the tag files of former subclusters", there) for there in seen.former_tags.values()),
+        ]
+        told = (f"{what}: {there.reason}" for what, there in looks if isinstance(there, Unknown))
+        return tuple(SiteError(text) for text in dict.fromkeys(told))  # one fault may hide many lists
 
     def describe_trust(self) -> str:
         """Say in one line how far the metadata may be relied on."""

@@ -25,8 +25,7 @@ from pps_agent.settings import Settings
 from pps_agent.sight import Look, Sight
 from pps_agent.state import ReleaseSet, Unknown
 from pps_agent.store import Store
-from pps_agent.tags.open import open_tags
-from pps_agent.tags.store import TagStore
+from pps_agent.tags.areas import NOWHERE, SiteTags, find_areas, open_all, open_former
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster
 
@@ -37,7 +36,7 @@ class Site:
     def __init__(self, settings: Settings, config: Path) -> None:
         self.settings = settings
         self.store = Store(settings.paths.store, settings.store.trees)
-        self.tags = open_tags(settings)
+        self.tags = open_all(settings)
         self.jobs = Jobs(config)
         self.stopping = threading.Event()
         """Set from another thread: give up waiting for nodes, the program is to end."""
@@ -91,7 +90,8 @@ class Site:
         """Look at all that changes while a round acts, and give what the site wants in view of everything."""
         memory = self.recall() if memory is None else memory
         profile = look.captured if isinstance(look.captured, Unknown) else look.captured.fingerprint
-        observed = observe(self.store, self.tags, self.former_tags(memory), memory, profile, look.published)
+        former, vos = open_former(self.settings, self._former(memory)), self.settings.site.vos
+        observed = observe(self.store, self.tags, former, vos, memory, profile, look.published)
         around = self._circumstances(look, memory, at)
         resolve = memory if isinstance(memory, Unknown) else memory.resolve
         nodes = describe_nodes(self.settings.group)
@@ -101,22 +101,20 @@ class Site:
             desired = await_trees(desired, self.store.awaited([offer.release for offer in look.offered.offers]))
         return Sight(look.offered, desired, observed, memory, at)
 
-    def former_tags(self, memory: Memory | Unknown) -> TagStore:
-        """Give the tag lists of subclusters that this site once tagged and serves no more."""
-        served = () if isinstance(memory, Unknown) else memory.served
-        former = {subcluster for subcluster, _ in served} - set(self.settings.site.subclusters)
-        return open_tags(self.settings, tuple(sorted(former)), everywhere=False)
-
-    def all_tags(self, memory: Memory | Unknown) -> TagStore:
+    def all_tags(self, memory: Memory | Unknown) -> SiteTags:
         """Give the tag lists of the present subclusters and of former ones."""
-        known = (*self.settings.site.subclusters, *self.former_tags(memory).subclusters)
-        return open_tags(self.settings, known)
+        return open_all(self.settings, self._former(memory))
 
     def look_published(self, expected: Expected) -> Published:
-        """Look at the information system, waiting for what is expected; None where there is none."""
-        return self.jobs.published(expected) if self.settings.infosys.url else None
+        """Look at the information systems, waiting for what is expected; None where there is none."""
+        return self.jobs.published(expected) if any(area.servers for area in find_areas(self.settings)) else None
 
-    def executor(self, captured: Captured | Unknown, offered: ReleaseSet | Unknown, tags: TagStore) -> Executor:
+    def _former(self, memory: Memory | Unknown) -> tuple[Subcluster, ...]:
+        """Give the subclusters that this site once tagged and serves no more."""
+        served = () if isinstance(memory, Unknown) else memory.served
+        return tuple(sorted({subcluster for subcluster, _ in served} - set(self.settings.subclusters)))
+
+    def executor(self, captured: Captured | Unknown, offered: ReleaseSet | Unknown, tags: SiteTags) -> Executor:
         """Give the hands of one round. Raises: SiteError when state.db could not be opened."""
         return Executor(self.settings, self.store, tags, self.history, self.jobs, captured, offered, self.stopping)
 
@@ -124,9 +122,8 @@ class Site:
         sources = self.settings.production
         if not sources:
             return {}
-        nothing: tuple[Subcluster, ...] = ()
         try:
-            executor = self.executor(captured, Unknown("not asked"), open_tags(self.settings, nothing))
+            executor = self.executor(captured, Unknown("not asked"), NOWHERE)
             with contextlib.closing(executor):
                 return observe_production(sources, captured, executor.run_command)
         except (AgentError, WireError) as exc:

@@ -10,6 +10,9 @@ from pps_wire.names import Component, Platform, ProbeName, ReleaseId, Subcluster
 from pps_wire.release import Release, Withdrawal
 from pps_wire.report import Cause, Status
 
+VoList = tuple[Subcluster, Vo]
+"""The list of one VO on one subcluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -102,7 +105,7 @@ class Desired:
     paused: bool = False
     quiet: str = ""
     observing: bool = False
-    former: frozenset[tuple[Subcluster, Vo]] = frozenset()
+    former: frozenset[VoList] = frozenset()
 
 
 # --- what was seen ------------------------------------------------------------------------------
@@ -151,7 +154,8 @@ class Observed:
     current: Mapping[Component, ReleaseId]
     profile: str | Unknown
     probes: Mapping[tuple[ReleaseId, ProbeName], ProbeSeen]
-    tags: Mapping[Subcluster, frozenset[Tag]] | Unknown
+    tags: Mapping[VoList, frozenset[Tag] | Unknown]
+    """What stands in each VO's list of each subcluster."""
     published: Mapping[Subcluster, frozenset[Tag]] | Unknown | None
     """None where the site has no information system configured."""
     draining: Mapping[ReleaseId, datetime]
@@ -160,17 +164,21 @@ class Observed:
     """What a rollback of each component would go back to."""
     pins: Mapping[ReleaseId, str] | Unknown = field(default_factory=dict)
     """Releases whose trees a person wants kept, with the reason."""
-    former_tags: Mapping[Subcluster, frozenset[Tag]] | Unknown = field(default_factory=dict)
+    former_tags: Mapping[VoList, frozenset[Tag] | Unknown] = field(default_factory=dict)
     """Tags on subclusters that this site once tagged and serves no more."""
-    lives: Mapping[Vo, Mapping[Subcluster, Mapping[Tag, Life]]] | Unknown = field(default_factory=dict)
+    lives: Mapping[VoList, Mapping[Tag, Life] | Unknown] = field(default_factory=dict)
     """What is known of tags beyond their names."""
 
-    def will(self, vo: Vo, subcluster: Subcluster, tag: Tag) -> str | Unknown:
+    def listed(self, where: VoList) -> frozenset[Tag] | Unknown:
+        """Give what stands in one list; a list that is not there holds nothing."""
+        return self.tags.get(where, frozenset())
+
+    def will(self, where: VoList, tag: Tag) -> str | Unknown:
         """Give what a person decided of a tag against the probes, see ``Life.forced``; empty: nothing."""
-        if isinstance(self.lives, Unknown):
-            return self.lives
-        life = self.lives.get(vo, {}).get(subcluster, {}).get(tag)
-        return "" if life is None else life.forced
+        known = self.lives.get(where, {})
+        if isinstance(known, Unknown):
+            return known
+        return known[tag].forced if tag in known else ""
 
 
 @dataclass(frozen=True, slots=True)

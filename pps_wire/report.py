@@ -195,7 +195,7 @@ class RoundBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Body of a ``round`` record: one reconcile round in a line; also the sign of life.
 
     A site that is ``observing`` changes nothing; ``would`` counts the actions it would have done now. ``tag_logs``
-    are the logs of changes of tags, by VO.
+    are the logs of changes of tags, by VO; ``preproduction_tag_logs`` those of the pre-production information system.
     """
 
     KIND: ClassVar[str] = "round"
@@ -211,6 +211,7 @@ class RoundBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     would: Count = 0
     group: GroupText = names.DEFAULT_GROUP
     tag_logs: Annotated[dict[VoText, LogHead], msgspec.Meta(max_length=1000)] = {}
+    preproduction_tag_logs: Annotated[dict[VoText, LogHead], msgspec.Meta(max_length=1000)] = {}
 
 
 class RequestState(Enum):

@@ -37,9 +37,9 @@ from pps_agent.settings import Settings
 from pps_agent.site import Site
 from pps_agent.state import Offer, ReleaseSet, Unknown
 from pps_agent.store import Store
+from pps_agent.tags.areas import find_areas
 from pps_agent.transfer import fetch_manifest
 from pps_wire.errors import WireError
-from pps_wire.names import Subcluster, Tag
 
 if TYPE_CHECKING:
     from pps_agent.inbox import Handled
@@ -127,31 +127,13 @@ def install() -> None:
 
 @job.command()
 def published() -> None:
-    """Look at the information system, waiting for what stdin says is expected."""
+    """Look at the information systems, waiting for what stdin says is expected."""
     # As above: ldap3 costs 200 ms.
-    from pps_agent.infosys import Expectation, observe_published, wait_published
+    from pps_agent.published import look_at_areas
 
     settings = context.settings()
     expected = msgspec.json.decode(sys.stdin.buffer.read(), type=Expected)
-    infosys, subclusters = settings.infosys, settings.site.subclusters
-    if expected.wait_s:
-        wanted = {
-            Subcluster(name): Expectation(
-                frozenset(Tag(tag) for tag in expected.present.get(name, ())),
-                frozenset(Tag(tag) for tag in expected.absent.get(name, ())),
-            )
-            for name in expected.present.keys() | expected.absent.keys()
-        }
-        seen = wait_published(
-            infosys.url, infosys.base, wanted, timeout_s=infosys.timeout_s, wait_s=expected.wait_s
-        ).observed
-    else:
-        seen = observe_published(infosys.url, infosys.base, subclusters, infosys.timeout_s)
-    if isinstance(seen, Unknown):
-        _reply(PublishedReply(unknown=seen.reason))
-    else:
-        tags: dict[str, list[str]] = {name: sorted(there) for name, there in seen.items()}
-        _reply(PublishedReply(tags=tags))
+    _reply(look_at_areas(find_areas(settings), expected, settings.infosys.timeout_s))
 
 
 @job.command()

@@ -18,7 +18,7 @@ from pps_agent.probes.executors.batch import load_source
 from pps_agent.probes.executors.payload import render_payload
 from pps_agent.site import Site
 from pps_agent.state import Unknown
-from pps_agent.tags.open import open_tags
+from pps_agent.tags.areas import NOWHERE
 from pps_wire.names import ReleaseId, parse_release_id
 
 _GOOD_FOR: Final = timedelta(hours=24)
@@ -49,7 +49,7 @@ def _payload_of(release: ReleaseId) -> str:
     settings = context.settings()
     with contextlib.closing(Site(settings, context.config_path())) as site:
         aside = Unknown("a payload needs none")
-        executor = site.executor(aside, aside, open_tags(settings, ()))
+        executor = site.executor(aside, aside, NOWHERE)
         with contextlib.closing(executor):
             if release not in site.store.installed():
                 raise AgentError(f"{release} is not installed: see pps-agent release list")

@@ -14,7 +14,7 @@ from pps_agent.history import History
 from pps_agent.policy import Consent, Decision
 from pps_agent.rollback import Rollback, decide_rollback, roll_back
 from pps_agent.store import Store
-from pps_agent.tags.open import open_tags
+from pps_agent.tags.areas import open_all
 from pps_wire.errors import WireError
 from pps_wire.names import Component, parse_component
 
@@ -31,7 +31,7 @@ def rollback(component: str, reason: str, dry_run: bool, output: str) -> None:
     """
     settings = context.settings()
     store = Store(settings.paths.store, settings.store.trees)
-    tags = open_tags(settings)
+    tags = open_all(settings)
     with contextlib.closing(open_database(settings.paths.state / "state.db", settings.paths.journal)) as database:
         history = History(database)
         decided = decide_rollback(_parse_component(component), store, tags, history)

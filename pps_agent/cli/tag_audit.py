@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import any_vo_option, refuse
+from pps_agent.cli.tag_site import any_vo_option, preproduction_option, refuse
 from pps_agent.tags import audit
+from pps_agent.tags.areas import choose_area
 from pps_agent.tags.audit import Head
 from pps_agent.tags.errors import TagRefusedError
-from pps_agent.tags.open import open_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Vo, parse_vo
@@ -20,11 +20,12 @@ from pps_wire.names import Vo, parse_vo
 @any_vo_option
 @click.option("--verify", is_flag=True, help="Check that no line was changed, dropped or added.")
 @click.option("--head", metavar="LINES:DIGEST", help="With --vo and --verify: an earlier end, which must still hold.")
+@preproduction_option
 @context.output_option
-def show_audit(vo: str | None, verify: bool, head: str | None, output: str) -> int:
+def show_audit(vo: str | None, verify: bool, head: str | None, preproduction: bool, output: str) -> int:
     """Show every change of tags, the oldest first, or check the log."""
     known = None if head is None else _parse_head(head, fits=verify and vo is not None)
-    store = open_tags(context.settings())
+    store = choose_area(context.settings(), None, preproduction=preproduction).open()
     try:
         owners = store.known_vos() if vo is None else (parse_vo(vo),)
     except WireError as exc:

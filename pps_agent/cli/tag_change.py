@@ -7,11 +7,18 @@ from typing import Any, TypeVar
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import any_vo_option, refuse, refuse_no_subcluster, sc_option, subclusters, vo_option
+from pps_agent.cli.tag_site import (
+    any_vo_option,
+    meant,
+    preproduction_option,
+    refuse,
+    refuse_no_subcluster,
+    sc_option,
+    vo_option,
+)
 from pps_agent.tags.change import Request, TagChange
 from pps_agent.tags.life import Life, TagState
 from pps_agent.tags.listing import parse_tokens
-from pps_agent.tags.open import open_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_tag, parse_vo
@@ -29,6 +36,7 @@ def _change_options(command: _Command) -> _Command:
         context.output_option,
         context.dry_run_option,
         click.option("--reason", default="", help="Why, for the log."),
+        preproduction_option,
         sc_option,
     ):
         command = option(command)
@@ -108,12 +116,12 @@ def _change(
 ) -> int:
     if not tags:
         raise click.UsageError("give tags, or --file")
-    settings = context.settings()
-    refuse_no_subcluster(settings)
     try:
+        area, where = meant(context.settings(), options["sc"], preproduction=options["preproduction"])
+        refuse_no_subcluster(area)
         owner = parse_vo(vo)
         names = tuple(parse_tag(text, owner) for text in tags)
-        done = change(open_tags(settings), owner, names, subclusters(settings, options["sc"]))
+        done = change(area.open(), owner, names, where)
     except WireError as exc:
         return refuse(exc)
     _print_change(done, dry_run=options["dry_run"], output=options["output"])
@@ -126,11 +134,10 @@ def _over_vos(
     change: Callable[[TagStore, Vo, tuple[Subcluster, ...], Request], TagChange],
     verb: str,
 ) -> int:
-    settings = context.settings()
-    refuse_no_subcluster(settings)
-    store = open_tags(settings)
     try:
-        where = subclusters(settings, options["sc"])
+        area, where = meant(context.settings(), options["sc"], preproduction=options["preproduction"])
+        refuse_no_subcluster(area)
+        store = area.open()
         owners = (parse_vo(vo),) if vo is not None else _all_vos(store, where)
     except WireError as exc:
         return refuse(exc)

@@ -5,9 +5,8 @@ from datetime import datetime
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import any_vo_option, refuse, sc_option, subclusters
+from pps_agent.cli.tag_site import any_vo_option, meant, preproduction_option, refuse, sc_option
 from pps_agent.tags import audit
-from pps_agent.tags.open import open_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_vo
@@ -16,15 +15,15 @@ from pps_wire.names import Subcluster, Tag, Vo, parse_vo
 @click.command("list")
 @any_vo_option
 @sc_option
+@preproduction_option
 @click.option("--long", is_flag=True, help="Also state, release, end, and who set it.")
 @context.output_option
-def list_tags(vo: str | None, sc: str | None, long: bool, output: str) -> int:
+def list_tags(vo: str | None, sc: str | None, preproduction: bool, long: bool, output: str) -> int:
     """List tags, one a line."""
-    settings = context.settings()
-    store = open_tags(settings)
     try:
-        wanted = None if vo is None else parse_vo(vo)
-        found = {subcluster: _list(store, subcluster, wanted) for subcluster in subclusters(settings, sc)}
+        area, chosen = meant(context.settings(), sc, preproduction=preproduction)
+        store, wanted = area.open(), None if vo is None else parse_vo(vo)
+        found = {subcluster: _list(store, subcluster, wanted) for subcluster in chosen}
     except WireError as exc:
         return refuse(exc)
     if long:

@@ -9,12 +9,11 @@ from enum import Enum
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import refuse, sc_option, subclusters
+from pps_agent.cli.tag_site import meant, preproduction_option, refuse, sc_option
 from pps_agent.settings import Settings
-from pps_agent.tags.errors import UnknownTargetError
+from pps_agent.tags.areas import Area
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
-from pps_agent.tags.open import open_tags
 from pps_agent.tags.plain import render_condor_config, render_condor_cron, render_json, render_slurm
 from pps_agent.tags.snapshot import Shown, Snapshot, take_snapshot
 from pps_wire.errors import WireError
@@ -33,12 +32,13 @@ class Form(Enum):
 
 @click.command()
 @sc_option
+@preproduction_option
 @click.option("--dn", default="", help="DN of the subcluster's entry, when it is not the usual one.")
-def ldif(sc: str | None, dn: str) -> int:
+def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
     """Print the tags as a GLUE 1.3 plugin of the BDII does (changetype: modify)."""
     settings = context.settings()
     try:
-        snapshot = _snapshot(settings, subclusters(settings, sc))
+        snapshot = _snapshot(settings, *meant(settings, sc, preproduction=preproduction))
         texts = [
             render_glue1(dn or subcluster_dn(subcluster), [one.tag for one in tags if one.listed])
             for subcluster, tags in snapshot.tags.items()
@@ -50,17 +50,19 @@ def ldif(sc: str | None, dn: str) -> int:
 
 @click.command()
 @sc_option
+@preproduction_option
 @click.option("--format", "form", type=click.Choice([form.value for form in Form]), required=True, help="For whom.")
 @click.option("--service", default="", help="glue2: GLUE2ServiceID of the computing service; else infosys.service.")
 @click.option("--suffix", default=DEFAULT_SUFFIX, show_default=True, help="glue2: what lies above the service.")
 @click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
-def render(sc: str | None, form: str, service: str, suffix: str, nodes: str) -> int:
+def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
     settings = context.settings()
     now = datetime.now(UTC)
     try:
-        snapshot = _snapshot(settings, subclusters(settings, sc))
-        place = Place(service or settings.infosys.service, settings.infosys.manager, suffix)
+        area, chosen = meant(settings, sc, preproduction=preproduction)
+        snapshot = _snapshot(settings, area, chosen)
+        place = Place(service or area.service, area.manager, suffix)
         text = _render(Form(form), settings, snapshot, place, nodes, now)
     except WireError as exc:
         return refuse(exc)
@@ -90,13 +92,8 @@ def _merge(snapshot: Snapshot) -> list[Shown]:
     return list({one.tag: one for tags in snapshot.tags.values() for one in tags}.values())
 
 
-def _snapshot(settings: Settings, chosen: tuple[Subcluster, ...]) -> Snapshot:
-    for subcluster in chosen:
-        if subcluster not in settings.site.subclusters:
-            raise UnknownTargetError(
-                f"{subcluster!r} is not a subcluster of this site; known: {', '.join(settings.site.subclusters)}"
-            )
-    return take_snapshot(open_tags(settings, chosen), settings.paths.cache)
+def _snapshot(settings: Settings, area: Area, chosen: tuple[Subcluster, ...]) -> Snapshot:
+    return take_snapshot(area.open(chosen), settings.paths.cache, area.name_of(chosen))
 
 
 def _print(text: str, snapshot: Snapshot) -> int:

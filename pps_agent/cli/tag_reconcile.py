@@ -3,13 +3,12 @@
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import refuse, sc_option, subclusters
-from pps_agent.infosys import Expectation, Published, observe_published, wait_published
-from pps_agent.settings import Settings
+from pps_agent.cli.tag_site import meant, preproduction_option, refuse, sc_option
+from pps_agent.infosys import Answer, Expectation, ask_servers, wait_published
 from pps_agent.state import Unknown
+from pps_agent.tags.areas import Area
 from pps_agent.tags.comparison import Compared, Finding, compare, find_removed
 from pps_agent.tags.errors import UnknownTargetError
-from pps_agent.tags.open import open_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag
@@ -20,58 +19,48 @@ EXIT_UNREACHABLE = 2
 
 @click.command()
 @sc_option
+@preproduction_option
 @click.option(
     "--server", "servers", multiple=True, help="LDAP address; may be repeated. Else infosys.url and its mirrors."
 )
 @click.option("--wait", "wait_s", type=click.IntRange(0), default=0, help="Seconds to wait until all tags are shown.")
 @context.output_option
-def reconcile(sc: str | None, servers: tuple[str, ...], wait_s: int, output: str) -> int:
+def reconcile(sc: str | None, preproduction: bool, servers: tuple[str, ...], wait_s: int, output: str) -> int:
     """Compare the lists with what the information system shows: published, missing, stale, extra, unreachable.
 
     The first server that answers is believed. Exit codes: 0 all published, 1 not all, 2 not reachable.
     """
     settings = context.settings()
     try:
-        chosen = subclusters(settings, sc)
+        area, chosen = meant(settings, sc, preproduction=preproduction)
     except WireError as exc:
         return refuse(exc)
-    store = open_tags(settings)
+    store = area.open()
     listed = {subcluster: store.announced(subcluster) for subcluster in chosen}
-    urls = servers or tuple(filter(None, (settings.infosys.url, *settings.infosys.mirrors)))
+    urls = servers or area.servers
     if not urls:
         raise UnknownTargetError("no information system is named: set infosys.url, or give --server")
-    problems: list[str] = []
-    seen, server, delay_s = _look(settings, urls, listed, wait_s, problems)
+    answer, delay_s = _look(area, urls, listed, settings.infosys.timeout_s, wait_s)
     removed = {subcluster: _removed(store, subcluster) for subcluster in chosen}
-    found = compare(listed, {} if isinstance(seen, Unknown) else seen, removed)
+    found = compare(listed, {} if isinstance(answer.shown, Unknown) else answer.shown, removed)
     if output == "json":
         rows = [{"subcluster": one.subcluster, "tag": one.tag, "finding": one.finding.value} for one in found]
-        context.print_json({"server": server, "delay_s": round(delay_s, 3), "problems": problems, "tags": rows})
+        told = {"server": answer.server, "delay_s": round(delay_s, 3), "problems": answer.problems}
+        context.print_json(told | {"tags": rows})
     else:
-        _print(found, server, problems)
+        _print(found, answer)
     return _exit_code(found)
 
 
 def _look(
-    settings: Settings,
-    urls: tuple[str, ...],
-    listed: dict[Subcluster, frozenset[Tag]],
-    wait_s: int,
-    problems: list[str],
-) -> tuple[Published | Unknown, str, float]:
-    """Give what the first server shows that answers, its address, and how long it took until all was shown."""
-    infosys = settings.infosys
-    for url in urls:
-        if wait_s:
-            wanted = {subcluster: Expectation(present=_publishable(tags)) for subcluster, tags in listed.items()}
-            waited = wait_published(url, infosys.base, wanted, timeout_s=infosys.timeout_s, wait_s=wait_s)
-            seen, delay_s = waited.observed, waited.delay_s
-        else:
-            seen, delay_s = observe_published(url, infosys.base, listed, infosys.timeout_s), 0.0
-        if not isinstance(seen, Unknown):
-            return seen, url, delay_s
-        problems.append(seen.reason)
-    return Unknown("; ".join(problems)), "", 0.0
+    area: Area, urls: tuple[str, ...], listed: dict[Subcluster, frozenset[Tag]], timeout_s: int, wait_s: int
+) -> tuple[Answer, float]:
+    """Give what the first server shows that answers, and how long it took until all was shown."""
+    if not wait_s:
+        return ask_servers(urls, area.search_base, listed, timeout_s), 0.0
+    wanted = {subcluster: Expectation(present=_publishable(tags)) for subcluster, tags in listed.items()}
+    waited = wait_published(urls, area.search_base, wanted, timeout_s=timeout_s, wait_s=wait_s)
+    return waited.answer, waited.delay_s
 
 
 def _publishable(tags: frozenset[Tag]) -> frozenset[Tag]:
@@ -86,11 +75,11 @@ def _removed(store: TagStore, subcluster: Subcluster) -> frozenset[str]:
     return frozenset(tag for vo in store.known_vos() for tag in find_removed(store.ledger(vo).entries(), subcluster))
 
 
-def _print(found: tuple[Compared, ...], server: str, problems: list[str]) -> None:
-    for problem in problems:
+def _print(found: tuple[Compared, ...], answer: Answer) -> None:
+    for problem in answer.problems:
         click.echo(f"pps-agent: warning: {problem}", err=True)
-    if server:
-        click.echo(f"looked at {server}", err=True)
+    if answer.server:
+        click.echo(f"looked at {answer.server}", err=True)
     for one in found:
         context.print_line(f"{one.finding.value:<11} {one.subcluster} {one.tag}".rstrip())
 

@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from pps_agent.settings import Settings
+from pps_agent.tags.areas import Area, choose_area
 from pps_agent.tags.errors import UnknownTargetError
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, parse_subcluster
@@ -15,16 +16,26 @@ EXIT_REFUSED: Final = 1
 vo_option = click.option("--vo", required=True, help="Virtual organisation.")
 any_vo_option = click.option("--vo", help="Virtual organisation; else all.")
 sc_option = click.option("--sc", help="Subcluster; else all of the site's.")
+preproduction_option = click.option(
+    "--preproduction", is_flag=True, help="The tags of the pre-production information system, not production's."
+)
 
 
-def subclusters(settings: Settings, sc: str | None) -> tuple[Subcluster, ...]:
-    """Give the subclusters a command means. Raises: WireError for what is no name."""
-    return settings.site.subclusters if sc is None else (parse_subcluster(sc),)
+def meant(settings: Settings, sc: str | None, *, preproduction: bool) -> tuple[Area, tuple[Subcluster, ...]]:
+    """Give the information system that a command means, and those of its subclusters.
+
+    Raises: WireError for what is no name; UnknownTargetError.
+    """
+    if sc is None:
+        area = choose_area(settings, None, preproduction=preproduction)
+        return area, area.subclusters
+    name = parse_subcluster(sc)
+    return choose_area(settings, name, preproduction=preproduction), (name,)
 
 
-def refuse_no_subcluster(settings: Settings) -> None:
-    """Without a subcluster there is nowhere to write, which is not the same as "done"."""
-    if not settings.site.subclusters:
+def refuse_no_subcluster(area: Area) -> None:
+    """Without a subcluster there is nowhere to write, which is not the same as "done". Raises: UnknownTargetError."""
+    if not area.subclusters:
         raise UnknownTargetError("this site has no subcluster: set site.subclusters")
 
 

@@ -153,11 +153,12 @@ def _figures(agenda: Agenda, state: AgentState) -> AgentFigures:
 
 
 def _describe_tags(agenda: Agenda) -> Tagging:
-    settings = agenda.settings
+    settings, listed = agenda.settings, agenda.listed
+    own = None if listed is None else {name: listed[name] for name in settings.site.subclusters if name in listed}
     return Tagging(
         base=str(settings.paths.tags),
         subclusters=settings.site.subclusters,
         url=settings.infosys.url or None,
         ldap_base=settings.infosys.base,
-        tags=agenda.listed,
+        tags=own,
     )

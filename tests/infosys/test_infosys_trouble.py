@@ -101,7 +101,7 @@ def test_no_subclusters_need_no_server() -> None:
 def test_a_wait_on_a_server_that_is_down_ends_at_its_deadline_with_unknown(listener: socket.socket) -> None:
     url = url_of(listener)
     listener.close()
-    ended = infosys.wait_published(url, "o=grid", {SC1: Expectation()}, timeout_s=1, wait_s=0.2, poll_s=0.05)
+    ended = infosys.wait_published((url,), "o=grid", {SC1: Expectation()}, timeout_s=1, wait_s=0.2, poll_s=0.05)
     assert isinstance(ended.observed, Unknown)
     assert not ended.reached
     assert ended.looks > 1

@@ -637,3 +637,22 @@ def test_a_tag_follows_its_release_and_a_persons_word_holds(repository: SmallRep
             for row in database.execute("SELECT body FROM outbox WHERE kind = 'round' ORDER BY rowid")
         ]
     assert bodies[-1]["tag_logs"] == {"dteam": {"lines": head["entries"], "digest": head["head"]}}
+
+
+@pytest.mark.parametrize("spoilt", ["list", "ledger"])
+def test_what_one_vo_spoils_holds_up_no_other_vos_tags(
+    repository: SmallRepository, site: SmallSite, spoilt: str
+) -> None:
+    site.configure(site={"vos": ["dteam", "ops"]})
+    publish_passing(repository, vos=("dteam", "ops"))
+    if spoilt == "list":
+        (site.tags / SUBCLUSTER / "ops" / "ops.list").mkdir(parents=True)
+    else:
+        (site.tags / ".pps-tags" / "ops").mkdir(parents=True)
+        (site.tags / ".pps-tags" / "ops" / "life.json").write_text("{")
+    seen = site.once(code=6)
+    assert "ops" in seen.errors
+    assert (site.listed(), site.listed("ops") if spoilt == "ledger" else []) == ([TAG_ONE], [])
+    repository.withdraw(ONE)
+    site.once(code=6)
+    assert site.listed() == []

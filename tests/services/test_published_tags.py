@@ -28,7 +28,7 @@ DTEAM, OPS = Vo("dteam"), Vo("ops")
 
 
 def wait(bdii: Bdii, wanted: dict[Subcluster, Expectation]) -> Propagation:
-    return infosys.wait_published(bdii.url, bdii.base, wanted, timeout_s=10, wait_s=60, poll_s=0.2)
+    return infosys.wait_published((bdii.url,), bdii.base, wanted, timeout_s=10, wait_s=60, poll_s=0.2)
 
 
 def test_a_tag_in_the_file_is_published_and_one_taken_out_vanishes(bdii: Bdii) -> None:
@@ -129,7 +129,7 @@ def test_a_wait_ends_at_once_when_told_to_stop(bdii: Bdii) -> None:
     stop = threading.Event()
     stop.set()
     wanted = {SC1: Expectation(present=frozenset({Tag("VO-dteam-never")}))}
-    ended = infosys.wait_published(bdii.url, bdii.base, wanted, timeout_s=10, wait_s=600, stop=stop)
+    ended = infosys.wait_published((bdii.url,), bdii.base, wanted, timeout_s=10, wait_s=600, stop=stop)
     assert (ended.reached, ended.looks) == (False, 1)
 
 

@@ -23,6 +23,7 @@ from pps_agent.state import (
     Switch,
     Undrain,
     Unknown,
+    VoList,
     Wish,
 )
 from pps_agent.tags.life import LISTED, UNLISTED, Life, TagState
@@ -104,7 +105,7 @@ def make_observed(**fields: object) -> Observed:
         "current": {},
         "profile": PROFILE,
         "probes": {},
-        "tags": {subcluster: frozenset() for subcluster in SUBCLUSTERS},
+        "tags": {},
         "published": None,
         "draining": {},
         "in_use": frozenset(),
@@ -145,8 +146,13 @@ def draw_desired(rng: Random) -> Desired:
 def draw_observed(rng: Random) -> Observed:
     """Give any sight of the site, each part of which may be unknown; half of the verdicts are fresh passes."""
 
-    def or_unknown(value: Any) -> Any:
-        return _UNKNOWN if rng.random() < 0.15 else value
+    def or_unknown(value: Any, chance: float = 0.15) -> Any:
+        return _UNKNOWN if rng.random() < chance else value
+
+    def lists_or_unknown(lists: dict[VoList, Any]) -> dict[VoList, Any]:
+        """Make none unknown, or some."""
+        chance = rng.choice([0.0, 0.0, 0.0, 0.2])
+        return {where: or_unknown(there, chance) for where, there in lists.items()}
 
     installed = {
         release.id: Installed(
@@ -172,13 +178,13 @@ def draw_observed(rng: Random) -> Observed:
             for probe in PROBES
             if rng.random() < 0.85
         },
-        tags=or_unknown(_draw_tags(rng)),
-        published=or_unknown(rng.choice([None, _draw_tags(rng)])),
+        tags=lists_or_unknown(_draw_tags(rng, SUBCLUSTERS)),
+        published=or_unknown(rng.choice([None, _draw_published(rng)])),
         draining={release.id: rng.choice(_DRAINS) for release in RELEASES if rng.random() < 0.4},
         in_use=or_unknown(frozenset(release.id for release in RELEASES if rng.random() < 0.3)),
         pins=or_unknown({release.id: "keep" for release in RELEASES if rng.random() < 0.2}),
-        lives=or_unknown(_draw_lives(rng)),
-        former_tags=or_unknown({GIVEN_UP: frozenset(tag for tag in ALL_TAGS if rng.random() < 0.2)}),
+        lives=lists_or_unknown(_draw_lives(rng)),
+        former_tags=lists_or_unknown(_draw_tags(rng, (GIVEN_UP,))),
     )
 
 
@@ -190,24 +196,31 @@ def _draw_verdict(rng: Random, installed: Installed | None) -> ProbeSeen:
     return ProbeSeen(rng.choice(list(Status)), at, "said so", profile, hard=rng.random() < 0.7)
 
 
-def _draw_lives(rng: Random) -> dict[Vo, dict[Subcluster, dict[Tag, Life]]]:
+def _draw_lives(rng: Random) -> dict[VoList, dict[Tag, Life]]:
     density = rng.choice([0.0, 0.0, 0.5])
     return {
-        vo: {
-            subcluster: {
-                release.tags()[vo]: Life(
-                    rng.choice(list(TagState)), release.id, None, rng.choice(["", LISTED, UNLISTED])
-                )
-                for release in RELEASES
-                if rng.random() < density
-            }
-            for subcluster in SUBCLUSTERS
+        (subcluster, vo): {
+            release.tags()[vo]: Life(rng.choice(list(TagState)), release.id, None, rng.choice(["", LISTED, UNLISTED]))
+            for release in RELEASES
+            if rng.random() < density
         }
         for vo in RELEASES[0].tags()
+        for subcluster in SUBCLUSTERS
     }
 
 
-def _draw_tags(rng: Random) -> dict[Subcluster, frozenset[Tag]]:
+def _draw_tags(rng: Random, subclusters: tuple[Subcluster, ...]) -> dict[VoList, frozenset[Tag]]:
+    density = rng.choice([0.0, 0.0, 0.3, 0.7])
+    return {
+        (subcluster, vo): frozenset(
+            tag for release in RELEASES for tag in [known_tags(release)[vo]] if rng.random() < density
+        )
+        for subcluster in subclusters
+        for vo in known_tags(RELEASES[0])
+    }
+
+
+def _draw_published(rng: Random) -> dict[Subcluster, frozenset[Tag]]:
     density = rng.choice([0.0, 0.3, 0.7])
     return {subcluster: frozenset(tag for tag in ALL_TAGS if rng.random() < density) for subcluster in SUBCLUSTERS}
 
@@ -232,9 +245,13 @@ def act(observed: Observed, action: Action, now: datetime, verdict: Callable[[Re
             others = {key: value for key, value in observed.current.items() if key != component}
             return replace(observed, current=others if release is None else others | {component: release})
         case AddTags(_, subcluster, tags):
-            return _with_tags(observed, subcluster, lambda there: there | {tag for _, tag in tags})
+            for vo, tag in tags:
+                observed = _with_list(observed, (subcluster, vo), lambda there, tag=tag: there | {tag})
+            return observed
         case RemoveTags(_, subcluster, tags):
-            return _with_tags(observed, subcluster, lambda there: there - {tag for _, tag in tags})
+            for vo, tag in tags:
+                observed = _with_list(observed, (subcluster, vo), lambda there, tag=tag: there - {tag})
+            return observed
         case Drain(release):
             return replace(observed, draining={**observed.draining, release: now})
         case Undrain(release):
@@ -247,12 +264,9 @@ def act(observed: Observed, action: Action, now: datetime, verdict: Callable[[Re
             )
 
 
-def _with_tags(
-    observed: Observed, subcluster: Subcluster, change: Callable[[frozenset[Tag]], frozenset[Tag]]
-) -> Observed:
-    if subcluster == GIVEN_UP:
-        assert not isinstance(observed.former_tags, Unknown)
-        return replace(observed, former_tags={GIVEN_UP: change(observed.former_tags[GIVEN_UP])})
-    assert not isinstance(observed.tags, Unknown)
-    there = observed.tags.get(subcluster, frozenset())
-    return replace(observed, tags={**observed.tags, subcluster: change(there)})
+def _with_list(observed: Observed, where: VoList, change: Callable[[frozenset[Tag]], frozenset[Tag]]) -> Observed:
+    lists = observed.former_tags if where[0] == GIVEN_UP else observed.tags
+    there = lists.get(where, frozenset())
+    assert not isinstance(there, Unknown)
+    changed = {**lists, where: change(there)}
+    return replace(observed, former_tags=changed) if where[0] == GIVEN_UP else replace(observed, tags=changed)

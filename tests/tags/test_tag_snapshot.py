@@ -97,7 +97,7 @@ def test_a_file_system_that_does_not_answer_costs_no_more_than_the_limit(
     stuck = threading.Event()
     monkeypatch.setattr(disk, "list_directories", lambda _: stuck.wait(60) and ())
     began = time.monotonic()
-    seen = take_snapshot(world.store, world.cache, 0.3)
+    seen = take_snapshot(world.store, world.cache, limit_s=0.3)
     took = time.monotonic() - began
     stuck.set()
     assert "could not be read within 0.3 s" in seen.problems[0]
@@ -119,7 +119,7 @@ def test_a_clock_set_back_brings_back_nothing_that_was_over_when_it_was_last_pub
 
 
 def test_a_cache_that_somebody_else_planted_is_not_used(world: World) -> None:
-    kept = world.cache / f"tags-{os.geteuid()}.json"
+    kept = world.cache / f"tags-{os.geteuid()}-all.json"
     for plant in (
         lambda: kept.symlink_to("/etc/passwd"),
         lambda: kept.write_bytes(b"nonsense"),

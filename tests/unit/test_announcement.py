@@ -40,12 +40,12 @@ def sight(**fields: object) -> Observed:
 def look(observed: Observed, *wishes: object, known: Life | None = None) -> Life | None:
     """Give what SC1's entry becomes; an unchanged one is given too."""
     desired: Desired = make_desired(*(wishes or (WISH,)))  # type: ignore[arg-type]
-    before = {DTEAM: {SC1: {TAG: known}}} if known else {}
-    changes = find_changes(desired, observed, before, NOW)
+    before = replace(observed, lives={(SC1, DTEAM): {TAG: known}}) if known else observed
+    changes = find_changes(desired, before, NOW)
     return changes.get(DTEAM, {}).get(SC1, {}).get(TAG, known)
 
 
-LISTED_THERE = {SC1: frozenset({TAG}), SC2: frozenset({TAG})}
+LISTED_THERE = {(SC1, DTEAM): frozenset({TAG}), (SC2, DTEAM): frozenset({TAG})}
 EXPIRING = make_release("xroot", "1.0", ("dteam",), expires_at=NOW + timedelta(days=6))
 
 
@@ -83,10 +83,17 @@ def test_without_a_tree_there_is_no_entry_and_one_set_by_hand_stays() -> None:
     assert look(sight(installed={}), known=by_hand) == by_hand
 
 
-@pytest.mark.parametrize("field", ["installed", "tags"])
-def test_what_could_not_be_looked_at_changes_nothing(field: str) -> None:
+@pytest.mark.parametrize("unknown", [{"installed": Unknown("gone")}, {"tags": {(SC1, DTEAM): Unknown("gone")}}])
+def test_what_could_not_be_looked_at_changes_nothing(unknown: dict[str, object]) -> None:
     old = Life(TagState.VERIFIED, RELEASE.id)
-    assert look(sight(**{field: Unknown("gone")}), known=old) == old
+    assert look(sight(**unknown), known=old) == old
+    assert look(sight(**({"installed": {}} | unknown)), known=old) == old
+
+
+def test_one_list_that_cannot_be_read_holds_up_no_other() -> None:
+    seen = sight(tags={(SC1, DTEAM): Unknown("gone")}, lives={(SC2, DTEAM): Unknown("damaged")})
+    assert find_changes(make_desired(WISH), seen, NOW) == {}
+    assert look(sight(tags={(SC2, DTEAM): Unknown("gone")})) == Life(TagState.VERIFIED, RELEASE.id, END.timestamp())
 
 
 def test_what_a_person_decided_is_kept_until_the_probes_agree() -> None:
@@ -109,8 +116,8 @@ def test_where_releases_share_a_tag_the_best_of_them_speaks() -> None:
 
 def test_nothing_changes_twice() -> None:
     desired, observed = make_desired(WISH), sight()
-    first = find_changes(desired, observed, {}, NOW)
+    first = find_changes(desired, observed, NOW)
     known = {
-        vo: {sc: {t: e for t, e in tags.items() if e} for sc, tags in lists.items()} for vo, lists in first.items()
+        (sc, vo): {t: e for t, e in tags.items() if e} for vo, lists in first.items() for sc, tags in lists.items()
     }
-    assert find_changes(desired, observed, known, NOW) == {}
+    assert find_changes(desired, replace(observed, lives=known), NOW) == {}

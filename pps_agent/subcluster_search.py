@@ -1,0 +1,151 @@
+"""One search of an LDAP server for GLUE 1.3 subclusters: in pages, within limits of time and size.
+
+The only module that knows ldap3, an untyped library that costs 200 ms to import. Source: RFC 4511, RFC 2696 (pages).
+"""
+
+import contextlib
+import math
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pps_agent.errors import AgentError
+from pps_wire.names import Subcluster
+
+with warnings.catch_warnings():
+    # ldap3 2.9.1 imports names that pyasn1 deprecates; no release of ldap3 is newer.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ldap3
+    from ldap3.core.exceptions import LDAPException, LDAPNoSuchObjectResult
+    from ldap3.core.results import RESULT_SIZE_LIMIT_EXCEEDED, RESULT_SUCCESS
+    from ldap3.utils.conv import escape_filter_chars
+
+_ID: Final = "GlueSubClusterUniqueID"
+_TAGS: Final = "GlueHostApplicationSoftwareRunTimeEnvironment"
+_PAGE: Final = 100
+"""Entries asked for at a time (RFC 2696): a subcluster may have ten thousand tags."""
+_PAGES: Final = "1.2.840.113556.1.4.319"
+_PATIENCE: Final = 10
+"""A search may last this many times as long as one answer: a server that drips does not hold us for ever."""
+_MAX_BYTES: Final = 64 * 1024**2
+"""Most that the tags of one search may amount to."""
+
+
+class SearchError(AgentError):
+    """The search came to nothing; the message says why, in one line."""
+
+
+class NoBaseError(SearchError):
+    """The server has no entry of the search base's name."""
+
+
+class IncompleteError(SearchError):
+    """The server ended the search before its end; its own word for it is the message."""
+
+
+class _TooManyError(IncompleteError):
+    """The server gives no more entries to one search."""
+
+
+def find_subclusters(
+    url: str, base: str, subclusters: tuple[Subcluster, ...], timeout_s: float
+) -> list[tuple[list[str], list[bytes]]]:
+    """Give (ids, raw tag values) of the matching entries. Raises: SearchError."""
+    try:
+        with _connect(url, timeout_s) as connection:
+            try:
+                return list(_search(connection, base, subclusters, timeout_s))
+            except _TooManyError:
+                if len(subclusters) == 1:
+                    raise
+            return [entry for one in subclusters for entry in _search(connection, base, (one,), timeout_s)]
+    except LDAPNoSuchObjectResult as exc:
+        raise NoBaseError(_first_line(exc)) from exc
+    except (LDAPException, OSError, ValueError) as exc:
+        raise SearchError(_first_line(exc)) from exc
+
+
+@contextlib.contextmanager
+def _connect(url: str, timeout_s: float) -> Iterator[Any]:
+    """Give a bound connection that ends with the context, and in any case after a multiple of ``timeout_s``."""
+    # ldap3 checks no certificate unless told to.
+    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED) if url.lower().startswith("ldaps:") else None
+    server = ldap3.Server(url, get_info=ldap3.NONE, connect_timeout=timeout_s, tls=tls)
+    connection = ldap3.Connection(
+        server,
+        read_only=True,
+        auto_referrals=False,  # a server must not send us elsewhere
+        raise_exceptions=True,
+        receive_timeout=math.ceil(timeout_s),
+    )
+    limit = threading.Timer(_PATIENCE * timeout_s, _hang_up, [connection])
+    limit.daemon = True
+    limit.start()
+    try:
+        connection.bind()
+        yield connection
+    finally:
+        limit.cancel()
+        with contextlib.suppress(LDAPException, OSError):  # what went wrong before is what matters
+            connection.unbind()
+        if connection.socket is not None:  # ldap3 forgets to close a socket that could not connect
+            connection.socket.close()
+
+
+def _hang_up(connection: Any) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        connection.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _search(
+    connection: Any, base: str, subclusters: tuple[Subcluster, ...], timeout_s: float
+) -> Iterator[tuple[list[str], list[bytes]]]:
+    """Give the entries page by page. Raises: as ``find_subclusters``, _TooManyError for the server's size limit."""
+    names = "".join(f"({_ID}={escape_filter_chars(subcluster)})" for subcluster in subclusters)
+    left, cookie = _MAX_BYTES, None
+    while True:
+        connection.search(
+            base,
+            f"(&(objectClass=GlueSubCluster)(|{names}))",
+            attributes=[_ID, _TAGS],
+            time_limit=math.ceil(timeout_s),
+            paged_size=_PAGE,
+            paged_cookie=cookie,
+        )
+        # ldap3 raises for most result codes, but not for a limit or a referral.
+        result = connection.result
+        if result["result"] == RESULT_SIZE_LIMIT_EXCEEDED:
+            raise _TooManyError(result["description"])
+        if result["result"] != RESULT_SUCCESS:
+            raise IncompleteError(result["description"])
+        for entry in connection.response or ():
+            if entry["type"] == "searchResEntry":
+                ids, values = _values(entry)
+                left -= sum(map(len, values))
+                if left < 0:
+                    raise IncompleteError(f"more than {_MAX_BYTES} bytes of tags")
+                yield ids, values
+        cookie = _find_cookie(result)
+        if not cookie:
+            return
+
+
+def _find_cookie(result: Mapping[str, Any]) -> bytes | None:
+    """Give what asks for the next page; nothing where this was the last, or the server knows no pages."""
+    control = (result.get("controls") or {}).get(_PAGES)
+    return control["value"]["cookie"] if control else None
+
+
+def _values(entry: Mapping[str, Any]) -> tuple[list[str], list[bytes]]:
+    # Raw values by lower-cased name: without a schema (get_info=NONE) ldap3 guesses types and keeps
+    # the server's letter case.
+    raw = {str(name).lower(): list(values) for name, values in entry["raw_attributes"].items()}
+    ids = [value.decode("utf-8", "replace") for value in raw.get(_ID.lower(), [])]
+    return ids, raw.get(_TAGS.lower(), [])
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc) or type(exc).__name__).splitlines()[0][:300]
