@@ -231,7 +231,9 @@ class InfosysSettings:
     mirrors: tuple[str, ...] = _field("further servers of the same tree, asked in order when the first is silent", ())
     base: str = _field("search base", "o=grid")
     timeout_s: int = _field("connect and read time limit", 15, minimum=1)
-    wait_s: int = _field("how long `once` waits until a changed tag shows", 0, minimum=0)
+    wait_s: int = _field(
+        "how long `once` waits until a changed tag shows; the daemon follows it beside its rounds", 0, minimum=0
+    )
     service: str = _field(
         "GLUE2ServiceID of the computing service that the subclusters belong to, as the static LDIF has it", ""
     )

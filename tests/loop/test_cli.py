@@ -120,6 +120,7 @@ NEITHER = {
     ("job", "refresh"),
     ("job", "install"),
     ("job", "published"),
+    ("job", "ldif"),
     ("job", "report"),
     ("job", "requests"),
     ("node-run",),
