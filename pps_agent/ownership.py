@@ -4,7 +4,7 @@
 
     <store>/owner.json           {"agent": <id>, "host": ..., "state": <directory>, "group": ..., "since": ...}
     <store>/round.lock           held through a round, beside <state>/round.lock
-    <tags>/.pps-owners.json      {<subcluster>: the same}
+    <tags>/.pps-tags/owners.json {<subcluster>: the same}
 
 Two agents with states of their own would undo each other's work: each holds what the other did for its own
 mistake. An id cannot be had by guessing; it is no secret against whoever may write the store.
@@ -28,9 +28,10 @@ from pps_agent.files import hold_lock, save_bytes
 from pps_agent.settings import Settings
 from pps_agent.tags import disk
 from pps_agent.tags.errors import TagFileError
+from pps_agent.tags.ledger import DIRECTORY
 
 MARK: Final = "owner.json"
-TAG_MARKS: Final = ".pps-owners.json"
+TAG_MARKS: Final = f"{DIRECTORY}/owners.json"
 ROUND_LOCK: Final = "round.lock"
 
 _MAX_BYTES: Final = 1024**2
@@ -146,6 +147,7 @@ def _claim_tags(settings: Settings, me: Owner, *, take_over: bool) -> None:
             marks = {}
         if not take_over:
             _find_strangers(settings, marks, me)
+        disk.make_directories((base / TAG_MARKS).parent, base)
         _save(base / TAG_MARKS, marks | dict.fromkeys(subclusters, me))
 
 
