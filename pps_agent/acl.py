@@ -57,6 +57,14 @@ def name_all(acl: Acl, users: Named, groups: Named) -> Acl:
     return replace(acl, users=all_users, groups=all_groups, mask=mask)
 
 
+def clip_acl(acl: Acl) -> Acl:
+    """Give an access list that says the same without help of its mask: what is handed down is written wider."""
+    if acl.mask is None:
+        return acl
+    users, groups = (tuple((number, rights & acl.mask) for number, rights in kind) for kind in (acl.users, acl.groups))
+    return replace(acl, group=acl.group & acl.mask, users=users, groups=groups)
+
+
 def render_acl(acl: Acl) -> bytes:
     """Give the bytes of an access list."""
     entries = [(_OWNER, acl.owner, _NO_ID)]

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from pps_agent.files import sync_directory
+from pps_agent.tags import layout
 from pps_agent.tags.errors import TagFileError
 from pps_agent.tags.replacement import replace_list, sweep
 
-LOCK_NAME: Final = ".pps-tags.lock"
+LOCK_NAME: Final = layout.LOCK
 MAX_LIST_BYTES: Final = 16 * 1024**2
 _LOCK_POLL_S: Final = 0.01
 

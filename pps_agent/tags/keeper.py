@@ -12,8 +12,8 @@ from typing import Final
 
 from pps_agent.tags import disk
 from pps_agent.tags.errors import TagError
+from pps_agent.tags.layout import KEPT
 
-DIRECTORY: Final = "tags"
 _NAME: Final = "last-good.json"
 
 
@@ -22,7 +22,7 @@ class Keeper:
 
     def __init__(self, cache: Path) -> None:
         self._uid = os.geteuid()
-        self._directory = cache / DIRECTORY / str(self._uid)
+        self._directory = cache / KEPT / str(self._uid)
         self._path = self._directory / _NAME
 
     def used_at(self) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pps_agent.files import save_bytes, sync_directory
-from pps_agent.tags import audit, disk
+from pps_agent.tags import audit, disk, layout
 from pps_agent.tags.audit import Entry, Head
 from pps_agent.tags.errors import TagFileError
 from pps_agent.tags.intent import Intent, parse_intent, render_intent
@@ -21,10 +21,10 @@ from pps_agent.tags.replacement import sweep
 from pps_wire.errors import WireError
 from pps_wire.names import Vo
 
-DIRECTORY: Final = ".pps-tags"
-_LIVES: Final = "life.json"
-_AUDIT: Final = "audit.jsonl"
-_INTENT: Final = "intent.json"
+DIRECTORY: Final = layout.LEDGERS
+_LIVES: Final = layout.LIVES
+_AUDIT: Final = layout.AUDIT
+_INTENT: Final = layout.INTENT
 _MODE: Final = 0o664
 """The group is the VO's; providers of other accounts read."""
 _CHUNK_BYTES: Final = 64 * 1024
