@@ -71,7 +71,7 @@ def test_global_lists_are_set_up_where_the_site_has_them(head: Head) -> None:
     assert head.manage(MANAGER, "remove", "VO-dteam-everywhere").code == 0
 
 
-def test_what_was_loosened_or_lost_is_mended_and_whom_people_let_in_stays(head: Head) -> None:
+def test_what_was_loosened_or_lost_is_mended(head: Head) -> None:
     head.setup()
     assert head.manage(MANAGER, "add", "VO-dteam-a").code == 0
     path = head.list_path()

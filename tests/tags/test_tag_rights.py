@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pps_agent.acl import ACCESS, parse_acl
+from pps_agent.acl import ACCESS, acl_of_mode, name_all, parse_acl, render_acl
 from pps_agent.acl_files import load_acl
 from tests.support.site_accounts import (
     AGENT,
@@ -275,6 +275,40 @@ def test_a_list_of_a_third_group_or_without_the_arrangement_is_refused_as_ever(r
         ready.setup("--publisher", PUBLISHER)
         assert ready.manage(MANAGER, "add", "VO-dteam-a").code == 0
         assert rights(path)[:2] == OURS[:2]
+    assert ready.tag(AGENT, "add", "VO-dteam-b", "--vo", "dteam").code == 0
+
+
+def test_without_the_setgid_bit_a_manager_takes_no_list_of_the_agents(ready: Head) -> None:
+    assert ready.tag(AGENT, "add", "VO-dteam-a", "--vo", "dteam").code == 0
+    ready.list_path().parent.chmod(0o775)  # a new file would have the manager's group all the same
+    said = ready.manage(MANAGER, "add", "VO-dteam-b")
+    assert (said.code, "and keep its owner" in said.err) == (3, True)
+
+
+def test_whom_people_let_in_to_a_list_or_a_directory_stays_let_in(ready: Head) -> None:
+    assert ready.manage(MANAGER, "add", "VO-dteam-a").code == 0
+    let_in = ((UIDS[AGENT], 6), (UIDS[STRANGER], 4))
+    for_directory = ((UIDS[AGENT], 7), (UIDS[STRANGER], 4))
+    os.setxattr(ready.list_path(), ACCESS, render_acl(name_all(acl_of_mode(0o664), let_in, ())))
+    os.setxattr(ready.list_path().parent, ACCESS, render_acl(name_all(acl_of_mode(0o775), for_directory, ())))
+    for user in (AGENT, MANAGER, "root"):
+        assert ready.manage(user, "add", f"VO-dteam-{user}").code == 0
+        assert rights(ready.list_path()) == (*OURS[:2], dict(let_in))
+    ready.setup()
+    assert rights(ready.list_path()) == (*OURS[:2], dict(let_in))
+    assert rights(ready.list_path().parent)[2] == dict(for_directory)
+
+
+def test_who_cannot_write_the_log_changes_no_list(ready: Head) -> None:
+    assert ready.manage(MANAGER, "add", "VO-dteam-a").code == 0
+    log = ready.tags / ".pps-tags" / "dteam" / "audit.jsonl"
+    os.chown(log, 0, 0)
+    os.removexattr(log, ACCESS)
+    before = picture(ready.tags)
+    said = ready.tag(AGENT, "add", "VO-dteam-b", "--vo", "dteam")
+    assert (said.code, "audit.jsonl: Permission denied" in said.err) == (3, True)
+    assert before == picture(ready.tags)
+    ready.setup()
     assert ready.tag(AGENT, "add", "VO-dteam-b", "--vo", "dteam").code == 0
 
 
