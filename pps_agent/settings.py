@@ -30,6 +30,14 @@ class SiteSettings:
         pattern=r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}",
         example="ce.example.org",
     )
+    managers: dict[Vo, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "group of each VO's software managers, who may change that VO's tags; pps-agent setup lets them in",
+            "pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}",
+            "example": "dteamsgm",
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

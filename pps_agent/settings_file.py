@@ -23,6 +23,7 @@ from pps_agent.settings_pairs import (
     find_policy_conflicts,
     find_preproduction_conflicts,
     find_production_conflicts,
+    find_site_conflicts,
 )
 from pps_wire import names
 from pps_wire.errors import WireError
@@ -188,7 +189,7 @@ class _Reading:
                 raise ValueError(f"must not be empty: {field.metadata['help']}")
             return tuple(self._convert(item, get_args(hint)[0], field) for item in value)
         if get_origin(hint) is dict:
-            return _check_variables(value)
+            return _check_variables(value) if get_args(hint)[0] is str else self._convert_table(value, hint, field)
         if hint is int:
             return _check_int(value, field)
         if not isinstance(value, str):
@@ -207,6 +208,13 @@ class _Reading:
         if value and "pattern" in field.metadata and re.fullmatch(field.metadata["pattern"], value) is None:
             raise ValueError(f"{value!r} is not valid: write e.g. {field.metadata['example']!r}")
         return _PARSERS[hint](value) if hint in _PARSERS else value
+
+    def _convert_table(self, value: Any, hint: Any, field: Field[Any]) -> dict[Any, Any]:
+        """Read a table whose keys are names of ours."""
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} must be a table of texts")
+        key, item = get_args(hint)
+        return {_PARSERS[key](name): self._convert(text, item, field) for name, text in value.items()}
 
     def _place(self, key: str, path: Path) -> str:
         section, _, name = key.partition(".")
@@ -328,6 +336,7 @@ def _find_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     proxy = settings.repository.proxy
     if proxy not in ("", "direct") and not proxy.startswith(schemes):
         yield "repository.proxy", f'repository.proxy: {proxy!r} must be "direct" or begin with {" or ".join(schemes)}'
+    yield from find_site_conflicts(settings)
     yield from find_policy_conflicts(settings)
     yield from find_production_conflicts(settings)
     yield from find_node_conflicts(settings)

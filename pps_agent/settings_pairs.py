@@ -8,6 +8,16 @@ from pps_agent.settings import Settings
 from pps_agent.settings_nodes import find_executor_conflicts
 
 
+def find_site_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Give managers of VOs that are none of the site's, and groups that cannot be those of managers."""
+    vos = settings.site.vos
+    for vo, group in settings.site.managers.items():
+        if vo not in vos:
+            yield "site.managers", f"site.managers: {vo} is not in site.vos; known: {', '.join(sorted(vos))}"
+        if not group:
+            yield "site.managers", f"site.managers: {vo} has an empty group: name one, or leave the VO out"
+
+
 def find_policy_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     """Give what of the policy can have no effect or leaves nothing to do."""
     policy = settings.policy

@@ -161,6 +161,30 @@ def test_files_are_flushed_one_by_one_where_the_store_is_far(kind: str, sync: st
     assert StoreSettings(kind=kind, sync=sync).syncs_files is files
 
 
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ('"x"', "'x' must be a table of texts"),
+        ("{ dteam = 1 }", "1 must be text in quotes"),
+        ('{ dteam = "a b" }', "'a b' is not valid: write e.g. 'dteamsgm'"),
+        ('{ dteam = "" }', "dteam has an empty group: name one, or leave the VO out"),
+        ('{ "a/b" = "x" }', "vo: 'a/b' is not valid: write letters, digits and . _ -"),
+        ('{ ops = "x" }', "ops is not in site.vos; known: dteam"),
+    ],
+)
+def test_managers_are_groups_of_the_sites_own_vos(tmp_path: Path, value: str, fault: str) -> None:
+    (found,) = faults_of(tmp_path, MINIMAL, managers=f"[site]\nmanagers = {value}\n")
+    assert found.startswith(f"conf.d/managers.toml:2: site.managers: {fault}")
+
+
+def test_managers_of_several_files_are_put_together(tmp_path: Path) -> None:
+    more = {
+        "a": '[site]\nvos = ["dteam", "vo.x-y.eu"]\nmanagers = { dteam = "sgm" }',
+        "b": '[site.managers]\n"vo.x-y.eu" = "x"',
+    }
+    assert load(tmp_path, MINIMAL, **more).settings.site.managers == {"dteam": "sgm", "vo.x-y.eu": "x"}
+
+
 def test_a_section_that_is_no_table_is_told_apart_from_an_unknown_one(tmp_path: Path) -> None:
     assert faults_of(tmp_path, "store = 3\n" + MINIMAL) == [
         "agent.toml:1: store must be a table: write [store] on a line of its own"
