@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Final
 
-from pps_agent.acl import ACCESS, DEFAULT, Acl, parse_acl, render_acl
+from pps_agent.acl import ACCESS, Acl, parse_acl, render_acl
 
 _NONE: Final = errno.ENODATA
 _UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
@@ -53,6 +53,3 @@ def save_raw_acl(descriptor: int, raw: bytes | None) -> None:
 def save_acl(descriptor: int, acl: Acl, name: str = ACCESS) -> None:
     """Give an open file or directory an access list. Raises: OSError."""
     os.setxattr(descriptor, name, render_acl(acl))
-
-
-__all__ = ["ACCESS", "DEFAULT", "has_acls", "load_acl", "load_raw_acl", "save_acl", "save_raw_acl"]

@@ -12,7 +12,8 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from pps_agent.acl_files import DEFAULT, has_acls, load_acl, save_acl
+from pps_agent.acl import DEFAULT
+from pps_agent.acl_files import has_acls, load_acl, save_acl
 from pps_agent.errors import SiteError
 from pps_agent.setup.rights import Change, Kind, Place, Rights, Seen, decide, seen_new
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pps_agent import acl_files
-from pps_agent.acl import ACCESS, Acl, acl_of_mode, clip_acl, name_all, parse_acl, render_acl
-from pps_agent.acl_files import DEFAULT, has_acls, load_acl, load_raw_acl, save_acl, save_raw_acl
+from pps_agent.acl import ACCESS, DEFAULT, Acl, acl_of_mode, clip_acl, name_all, parse_acl, render_acl
+from pps_agent.acl_files import has_acls, load_acl, load_raw_acl, save_acl, save_raw_acl
 from pps_agent.setup.rights import Change, Kind, Rights, Seen, decide
 
 bits = st.integers(0, 7)
