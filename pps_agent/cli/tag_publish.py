@@ -15,7 +15,7 @@ from pps_agent.tags.errors import UnknownTargetError
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
 from pps_agent.tags.open import open_tags
-from pps_agent.tags.plain import render_condor_config, render_condor_cron, render_json, render_slurm
+from pps_agent.tags.plain import Nodes, render_condor_config, render_condor_cron, render_json, render_slurm
 from pps_agent.tags.snapshot import Shown, Snapshot, take_snapshot
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster
@@ -54,20 +54,21 @@ def ldif(sc: str | None, dn: str) -> int:
 @click.option("--service", default="", help="glue2: GLUE2ServiceID of the computing service; else infosys.service.")
 @click.option("--suffix", default=DEFAULT_SUFFIX, show_default=True, help="glue2: what lies above the service.")
 @click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
-def render(sc: str | None, form: str, service: str, suffix: str, nodes: str) -> int:
+@click.option("--keep", default="", help="slurm: features that the nodes have of their own, e.g. avx2,infiniband.")
+def render(sc: str | None, form: str, service: str, suffix: str, nodes: str, keep: str) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
     settings = context.settings()
     now = datetime.now(UTC)
     try:
         snapshot = _snapshot(settings, subclusters(settings, sc))
         place = Place(service or settings.infosys.service, settings.infosys.manager, suffix)
-        text = _render(Form(form), settings, snapshot, place, nodes, now)
+        text = _render(Form(form), settings, snapshot, place, Nodes(nodes, tuple(filter(None, keep.split(",")))), now)
     except WireError as exc:
         return refuse(exc)
     return _print(text, snapshot)
 
 
-def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: str, now: datetime) -> str:
+def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: Nodes, now: datetime) -> str:
     every = _merge(snapshot)
     match form:
         case Form.GLUE2:
