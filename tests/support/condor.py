@@ -104,6 +104,11 @@ class CondorPool:
         assert done.returncode == 0, (argv, done.stdout, done.stderr)
         return done.stdout
 
+    def configure(self, name: str, text: str) -> None:
+        """Write a file of configuration and have the daemons read it."""
+        (self.base / "config.d" / name).write_text(text)
+        self.command("condor_reconfig")
+
     def queue(self) -> list[str]:
         """Give the ids of all jobs in the queue."""
         return self.command("condor_q", "-af:j", "JobStatus").split()[::2]
