@@ -1,5 +1,7 @@
 """``tag ldif`` and ``tag render``: tags as publishers print them. On trouble the last good ones, with a warning."""
 
+import contextlib
+import fcntl
 import os
 import socket
 import sys
@@ -101,9 +103,15 @@ def _snapshot(settings: Settings, chosen: tuple[Subcluster, ...]) -> Snapshot:
 
 
 def _print(text: str, snapshot: Snapshot) -> int:
-    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system."""
+    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system.
+
+    A pipe is made large enough first, so that no moment passes in which half of the text is written: bdii-update takes
+    what was printed by a program that is killed for the whole.
+    """
     for problem in snapshot.problems:
         click.echo(f"pps-agent: warning: {problem}; what was last known is printed in its place", err=True)
+    with contextlib.suppress(OSError):  # no pipe, or a text beyond fs.pipe-max-size
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, len(text))
     click.echo(text, nl=False)
     sys.stdout.flush()
     sys.stderr.flush()
