@@ -55,7 +55,7 @@ def await_shown(bdii: Bdii, *tags: str, subcluster: Subcluster = SC1, absent: tu
     seen = infosys.wait_published(bdii.url, bdii.base, {subcluster: expected}, timeout_s=10, wait_s=60, poll_s=0.2)
     assert seen.reached, seen
     assert isinstance(seen.observed, dict)
-    return seen.observed[subcluster]
+    return frozenset(seen.observed[subcluster])
 
 
 def glue2_tags(bdii: Bdii, subcluster: str = SC1) -> list[str]:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from demo.bdii import start_bdii
 from pps_agent import infosys
 from pps_agent.infosys import Expectation, Propagation
@@ -132,7 +134,11 @@ def await_glue2(bdii: Bdii, tag: str, fits: Callable[[list[str]], bool]) -> list
     return lines
 
 
-def test_tags_go_in_by_the_old_command_and_come_out_in_both_schemas(bdii: Bdii) -> None:
+@pytest.mark.parametrize("release", ["bdii", "newer_bdii"])
+def test_tags_go_in_by_the_old_command_and_come_out_in_both_schemas(
+    release: str, request: pytest.FixtureRequest
+) -> None:
+    bdii: Bdii = request.getfixturevalue(release)
     tag = "VO-dteam-commanded-6.1.0"
     manage = [str(Path(sys.executable).parent / "lcg-ManageVOTag"), "-config", str(bdii.config), "-host", SC1]
     manage += ["-vo", "dteam"]

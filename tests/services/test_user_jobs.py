@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from tests.support.arex import ENDPOINT, ComputingElement, run_arex
@@ -16,6 +14,7 @@ from tests.support.condor import CondorPool, run_condor
 from tests.support.howto import load_block
 from tests.support.preview import SAYS, TAG, Preview, await_true, install_preview, version_twice
 from tests.support.slurm import SlurmCluster, run_slurm
+from tests.support.trixie import write_program
 
 RTE = f"APPS/PPS/{TAG}"
 INTERFACE = "org.nordugrid.arcrest"
@@ -141,12 +140,8 @@ def let_condor_call(pool: CondorPool, preview: Preview) -> None:
     """Write the lines of the how-to; the agent and the Python of the pool's own root are what the startd starts."""
     agent = preview.site.base / "agent"
     if agent.exists():
-        return
-    for package in (ROOT / "pps_agent", ROOT / "pps_wire", Path(click.__file__).parent):
-        shutil.copytree(package, agent / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    program = agent / "pps-agent"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={agent} exec python3 -m pps_agent --config {preview.site.config} "$@"\n')
-    program.chmod(0o755)
+        return  # the startd calls it every two seconds
+    program = write_program(agent, preview.site.config)
     lines = load_block(PAGE, "HTCondor by the startd").replace("/usr/bin/pps-agent", str(program))
     pool.configure("50-pps-tags", lines.replace("PERIOD = 5m", "PERIOD = 2s"))
 

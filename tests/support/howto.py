@@ -10,4 +10,5 @@ def load_block(page: str, heading: str, number: int = 0) -> str:
     """Give a block of code below a heading of a how-to, the first unless told."""
     text = (PAGES / page).read_text()
     (section,) = re.findall(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", text, re.MULTILINE | re.DOTALL)
-    return re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[number]
+    blocks: list[str] = re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return blocks[number]

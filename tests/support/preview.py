@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pps_wire.names import ReleaseId
 from tests.support.releases import publish_passing, release_id
 from tests.support.repository import Program, SmallRepository, serve
 from tests.support.site import SmallSite
@@ -47,7 +48,7 @@ class Preview:
 
     def withdraw(self) -> None:
         """Take the release back and let the site see it."""
-        self.repository.withdraw(release_id("1.0.0"))
+        self.repository.withdraw(ReleaseId(release_id("1.0.0")))
         assert "removetags" in self.site.once().actions
 
 
