@@ -1,5 +1,7 @@
 """``tag ldif`` and ``tag render``: tags as publishers print them. On trouble the last good ones, with a warning."""
 
+import contextlib
+import fcntl
 import os
 import socket
 import sys
@@ -14,7 +16,7 @@ from pps_agent.settings import Settings
 from pps_agent.tags.areas import Area
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
-from pps_agent.tags.plain import render_condor_config, render_condor_cron, render_json, render_slurm
+from pps_agent.tags.plain import Nodes, render_condor_config, render_condor_cron, render_json, render_slurm
 from pps_agent.tags.snapshot import Shown, Snapshot, take_snapshot
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster
@@ -55,7 +57,8 @@ def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
 @click.option("--service", default="", help="glue2: GLUE2ServiceID of the computing service; else infosys.service.")
 @click.option("--suffix", default=DEFAULT_SUFFIX, show_default=True, help="glue2: what lies above the service.")
 @click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
-def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str) -> int:
+@click.option("--keep", default="", help="slurm: features that the nodes have of their own, e.g. avx2,infiniband.")
+def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str, keep: str) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
     settings = context.settings()
     now = datetime.now(UTC)
@@ -63,13 +66,13 @@ def render(sc: str | None, preproduction: bool, form: str, service: str, suffix:
         area, chosen = meant(settings, sc, preproduction=preproduction)
         snapshot = _snapshot(settings, area, chosen)
         place = Place(service or area.service, area.manager, suffix)
-        text = _render(Form(form), settings, snapshot, place, nodes, now)
+        text = _render(Form(form), settings, snapshot, place, Nodes(nodes, tuple(filter(None, keep.split(",")))), now)
     except WireError as exc:
         return refuse(exc)
     return _print(text, snapshot)
 
 
-def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: str, now: datetime) -> str:
+def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: Nodes, now: datetime) -> str:
     every = _merge(snapshot)
     match form:
         case Form.GLUE2:
@@ -97,11 +100,17 @@ def _snapshot(settings: Settings, area: Area, chosen: tuple[Subcluster, ...]) ->
 
 
 def _print(text: str, snapshot: Snapshot) -> int:
-    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system."""
+    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system.
+
+    A pipe is made large enough first, so that no moment passes in which half of the text is written: bdii-update takes
+    what was printed by a program that is killed for the whole.
+    """
     for problem in snapshot.problems:
         click.echo(f"pps-agent: warning: {problem}; what was last known is printed in its place", err=True)
     if snapshot.not_kept:
         click.echo(f"pps-agent: warning: {snapshot.not_kept}", err=True)
+    with contextlib.suppress(OSError):  # no pipe, or a text beyond fs.pipe-max-size
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, len(text))
     click.echo(text, nl=False)
     sys.stdout.flush()
     sys.stderr.flush()
