@@ -4,8 +4,9 @@ Such a program is run every few minutes by an information system that takes sile
 whole one. So each list that cannot be read, and all of them when the file system does not answer, is given as it was
 when it last could be; what is over meanwhile is left out all the same.
 
-The last good lists are kept in one file of the account that publishes, ``<cache>/tags-<uid>.json``. Its time of change
-is when it was last in use: no tag that was over by then comes back when the clock is set back.
+The last good lists are kept in one file of the account that publishes, ``<cache>/tags-<uid>.json``, and in another for
+each subcluster that is asked for alone. Its time of change is when it was last in use: no tag that was over by then
+comes back when the clock is set back.
 """
 
 import contextlib
@@ -57,9 +58,13 @@ class _Seen:
     problems: list[str] = field(default_factory=list)
 
 
-def take_snapshot(store: TagStore, cache: Path | None, limit_s: float = LIMIT_S) -> Snapshot:
-    """Give all tags. ``cache``: the directory of the last good lists, None: there are none. Raises nothing."""
-    keeper = None if cache is None else _Keeper(cache / f"tags-{os.geteuid()}.json")
+def take_snapshot(store: TagStore, cache: Path | None, limit_s: float = LIMIT_S, of: str = "") -> Snapshot:
+    """Give all tags. ``cache``: the directory of the last good lists, None: there are none. Raises nothing.
+
+    ``of``: stands in the name of their file; calls for other subclusters of the site have another.
+    """
+    name = f"tags-{os.geteuid()}-{of}.json" if of else f"tags-{os.geteuid()}.json"
+    keeper = None if cache is None else _Keeper(cache / name)
     seen = _read_in_time(store, limit_s)
     used_at = keeper.used_at() if keeper else 0.0
     if keeper is not None and not seen.problems:
