@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 EXIT_FAILED = 1
@@ -28,8 +29,12 @@ def checked_stdout() -> Iterator[None]:
     """Write stdout to its end inside the context, or end the program with EXIT_FAILED.
 
     A reader that went away (``| head``) is told nothing; any other failure goes to stderr. Text the
-    terminal cannot show is escaped.
+    terminal cannot show is escaped. Where there is no standard output at all (``>&-``) nobody wants to know.
     """
+    if sys.stdout is None:
+        with Path(os.devnull).open("w", encoding="utf-8") as sys.stdout:
+            yield
+        return
     if not isinstance(sys.stdout, io.TextIOWrapper):
         yield  # somebody reads it in this very process
         return

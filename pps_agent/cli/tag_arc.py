@@ -6,17 +6,17 @@ from typing import Final
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import meant, preproduction_option, refuse, sc_option
+from pps_agent.cli.tag_site import preproduction_option, refuse, sc_option
+from pps_agent.cli.tag_snapshot import cache_option, snapshot_of
 from pps_agent.environment.render import render_rte
 from pps_agent.environment.save import load_composed
 from pps_agent.errors import SiteError
 from pps_agent.settings import Settings
 from pps_agent.store import Store
-from pps_agent.tags.areas import Area
 from pps_agent.tags.runtimes import carry_out, plan_runtimes
-from pps_agent.tags.snapshot import Shown, take_snapshot
+from pps_agent.tags.snapshot import Shown, Snapshot
 from pps_wire.errors import WireError
-from pps_wire.names import ReleaseId, Subcluster
+from pps_wire.names import ReleaseId
 from pps_wire.requirement import rte_name
 
 _PLAIN: Final = "# description: software tag {tag}\n# Written by pps-agent. Changes are lost.\n"
@@ -25,13 +25,21 @@ _PLAIN: Final = "# description: software tag {tag}\n# Written by pps-agent. Chan
 @click.command()
 @sc_option
 @preproduction_option
+@cache_option
 @click.option("--runtime-dir", type=click.Path(path_type=Path), required=True, help="runtimedir of arc.conf.")
 @click.option("--arcctl", default="arcctl", show_default=True, help="The command that enables them; empty: none.")
 @click.option("--arc-config", default="", help="arc.conf, when it is not the usual one.")
 @context.dry_run_option
 @context.output_option
 def arc(
-    sc: str | None, preproduction: bool, runtime_dir: Path, arcctl: str, arc_config: str, dry_run: bool, output: str
+    sc: str | None,
+    preproduction: bool,
+    cache: Path | None,
+    runtime_dir: Path,
+    arcctl: str,
+    arc_config: str,
+    dry_run: bool,
+    output: str,
 ) -> int:
     """Write a runtime environment of ARC for each tag, enable it, and take away those of tags that are gone.
 
@@ -39,10 +47,10 @@ def arc(
     """
     settings = context.settings()
     try:
-        area, chosen = meant(settings, sc, preproduction=preproduction)
+        _, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction)
     except WireError as exc:
         return refuse(exc)
-    wanted = _find_wanted(settings, area, chosen)
+    wanted = _find_wanted(settings, snapshot)
     change = plan_runtimes(runtime_dir, wanted)
     if not dry_run:
         command = [arcctl, *(["--config", arc_config] if arc_config else [])] if arcctl else []
@@ -59,9 +67,8 @@ def arc(
     return 0
 
 
-def _find_wanted(settings: Settings, area: Area, chosen: tuple[Subcluster, ...]) -> dict[str, str]:
+def _find_wanted(settings: Settings, snapshot: Snapshot) -> dict[str, str]:
     """Give the scripts' texts by name. Raises: SiteError where tags are not known, so that none is taken away."""
-    snapshot = take_snapshot(area.open(chosen), settings.paths.cache, area.name_of(chosen))
     if snapshot.problems:
         raise SiteError("\n".join(snapshot.problems))
     store = Store(settings.paths.store, settings.store.trees)

@@ -7,19 +7,19 @@ import socket
 import sys
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 
 import click
 
 from pps_agent.cli import context
-from pps_agent.cli.tag_site import meant, preproduction_option, refuse, sc_option
+from pps_agent.cli.tag_site import preproduction_option, refuse, sc_option
+from pps_agent.cli.tag_snapshot import cache_option, snapshot_of
 from pps_agent.settings import Settings
-from pps_agent.tags.areas import Area
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
 from pps_agent.tags.plain import Nodes, render_condor_config, render_condor_cron, render_json, render_slurm
-from pps_agent.tags.snapshot import Shown, Snapshot, take_snapshot
+from pps_agent.tags.snapshot import Shown, Snapshot
 from pps_wire.errors import WireError
-from pps_wire.names import Subcluster
 
 
 class Form(Enum):
@@ -35,12 +35,13 @@ class Form(Enum):
 @click.command()
 @sc_option
 @preproduction_option
+@cache_option
 @click.option("--dn", default="", help="DN of the subcluster's entry, when it is not the usual one.")
-def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
+def ldif(sc: str | None, preproduction: bool, cache: Path | None, dn: str) -> int:
     """Print the tags as a GLUE 1.3 plugin of the BDII does (changetype: modify)."""
     settings = context.settings()
     try:
-        snapshot = _snapshot(settings, *meant(settings, sc, preproduction=preproduction))
+        _, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction)
         texts = [
             render_glue1(dn or subcluster_dn(subcluster), [one.tag for one in tags if one.listed])
             for subcluster, tags in snapshot.tags.items()
@@ -57,14 +58,23 @@ def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
 @click.option("--service", default="", help="glue2: GLUE2ServiceID of the computing service; else infosys.service.")
 @click.option("--suffix", default=DEFAULT_SUFFIX, show_default=True, help="glue2: what lies above the service.")
 @click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
+@cache_option
 @click.option("--keep", default="", help="slurm: features that the nodes have of their own, e.g. avx2,infiniband.")
-def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str, keep: str) -> int:
+def render(
+    sc: str | None,
+    preproduction: bool,
+    form: str,
+    service: str,
+    suffix: str,
+    nodes: str,
+    keep: str,
+    cache: Path | None,
+) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
     settings = context.settings()
     now = datetime.now(UTC)
     try:
-        area, chosen = meant(settings, sc, preproduction=preproduction)
-        snapshot = _snapshot(settings, area, chosen)
+        area, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction)
         place = Place(service or area.service, area.manager, suffix)
         text = _render(Form(form), settings, snapshot, place, Nodes(nodes, tuple(filter(None, keep.split(",")))), now)
     except WireError as exc:
@@ -93,10 +103,6 @@ def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, no
 def _merge(snapshot: Snapshot) -> list[Shown]:
     """Give all tags of the subclusters chosen, each once: nodes belong to one subcluster, see --sc."""
     return list({one.tag: one for tags in snapshot.tags.values() for one in tags}.values())
-
-
-def _snapshot(settings: Settings, area: Area, chosen: tuple[Subcluster, ...]) -> Snapshot:
-    return take_snapshot(area.open(chosen), settings.paths.cache, area.name_of(chosen))
 
 
 def _print(text: str, snapshot: Snapshot) -> int:

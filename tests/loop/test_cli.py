@@ -37,6 +37,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallSite]:
     publish_passing(repository, "1.1.0", component="with-steps", class_=ReleaseClass.CLIENT_NBC, config_steps=steps)
     with serve(repository.served) as server:
         site = SmallSite(base / "site", server.url, repository.root_bytes, policy={"install_nbc": "auto"})
+        (site.base / "cache").mkdir()
         site.once()
         yield site
 
@@ -375,6 +376,15 @@ def test_a_full_disk_behind_stdout_is_an_error_and_a_closed_pipe_is_none(
     with os.fdopen(writer, "w") as closed:
         done = subprocess.run(ready.command(*words), stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("words", [("tag", "ldif"), ("tag", "list"), ("status",)], ids=" ".join)
+def test_without_any_standard_output_a_command_does_its_work_and_is_silent(
+    ready: SmallSite, words: tuple[str, ...]
+) -> None:
+    command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *ready.command(*words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_line_end_in_a_reason_forges_no_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:

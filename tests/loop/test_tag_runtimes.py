@@ -87,3 +87,11 @@ def test_a_directory_that_is_not_there_or_a_command_that_fails_is_told(site: Sma
     assert (said.code, "/bin/false rte enable" in said.stderr) == (6, True)
     said = site.run("tag", "arc", "--runtime-dir", str(element.runtime), "--arcctl", "")
     assert said.code == 0
+
+
+def test_a_subcluster_that_is_not_the_sites_takes_no_script_away(site: SmallSite, element: Element) -> None:
+    assert site.run("tag", "add", "VO-dteam-plain", "--vo", "dteam").code == 0
+    assert site.run(*element.words()).code == 0
+    said = site.run(*element.words(), "--sc", "ce99.example.org")
+    assert (said.code, said.stdout, "not a subcluster of this site" in said.stderr) == (2, "", True)
+    assert element.enabled() == {"APPS/PPS/VO-dteam-plain"}

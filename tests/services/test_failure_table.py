@@ -39,7 +39,9 @@ from pps_agent.infosys import Expectation
 from pps_agent.tags.store import TagStore
 from pps_wire.names import Subcluster, Tag, Vo
 from tests.services.conftest import ROOT, SERVICE, SITE, SUBCLUSTERS, Bdii
+from tests.support.howto import load_block
 from tests.support.services import need
+from tests.support.trixie import write_program
 
 SC1, SC2 = SUBCLUSTERS
 DTEAM, OPS = Vo("dteam"), Vo("ops")
@@ -52,7 +54,7 @@ _numbers = itertools.count()
 def await_shown(bdii: Bdii, *tags: str, subcluster: Subcluster = SC1, absent: tuple[str, ...] = ()) -> frozenset[str]:
     """Wait until the server shows these tags of a subcluster and not those; give all that it shows."""
     expected = Expectation(present=frozenset(map(Tag, tags)), absent=frozenset(map(Tag, absent)))
-    seen = infosys.wait_published(bdii.url, bdii.base, {subcluster: expected}, timeout_s=10, wait_s=60, poll_s=0.2)
+    seen = infosys.wait_published((bdii.url,), bdii.base, {subcluster: expected}, timeout_s=10, wait_s=60, poll_s=0.2)
     assert seen.reached, seen
     assert isinstance(seen.observed, dict)
     return frozenset(seen.observed[subcluster])
@@ -313,15 +315,54 @@ def test_f8_a_plugin_that_replaces_our_attribute_before_we_are_called_takes_noth
 # --- without the daemon
 
 
-def test_bdii_update_takes_both_texts_into_the_static_entries_at_one_call(kept: Bdii) -> None:
-    command = ["/usr/sbin/bdii-update", "-c", str(kept.plugins.parent / "bdii.conf")]
-    merged = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    entries = {entry.partition("\n")[0]: entry for entry in re.split(r"^(?=dn: )", merged, flags=re.MULTILINE)}
-    cluster = entries[f"dn: {usual_dn(SC1)}"].lower()
-    for line in ("objectclass: gluesubcluster", f"{ATTRIBUTE}: GLITE-3_2_0", f"{ATTRIBUTE}: {KEPT}"):
-        assert f"\n{line.lower()}\n" in cluster
-    above = f"GLUE2ResourceID={SC1},GLUE2ServiceID={SERVICE},GLUE2GroupID=resource,o=glue"
-    assert f"dn: {above}" in entries
-    assert (
-        "\nglue2applicationenvironmentappversion: 1.0\n" in entries[f"dn: GLUE2ApplicationEnvironmentID={KEPT},{above}"]
+@pytest.fixture
+def gip(kept: Bdii, public_directory: Path) -> Path:
+    """Give what bdii-update reads at a site: static LDIF and the scripts of the how-to, for an account of its own."""
+    need("" if os.geteuid() == 0 else "two accounts need root")
+    for name in ("ldif", "plugin", "provider", "site"):
+        (public_directory / name).mkdir()
+    shutil.copytree(kept.tag_base, public_directory / "site" / "tags")
+    shutil.copy(kept.config, public_directory / "site")
+    shutil.copy(kept.plugins.parent / "ldif" / "static.ldif", public_directory / "ldif")
+    (cache := public_directory / "bdii").mkdir()
+    shutil.chown(cache, "nobody", "nogroup")
+    program = str(write_program(public_directory / "agent", public_directory / "site" / "agent.toml"))
+    for number, name in enumerate(("plugin", "provider")):
+        script = load_block("publish-tags.md", "BDII", number)
+        script = script.replace("/usr/bin/pps-agent", program).replace("/var/lib/bdii", str(cache))
+        (path := public_directory / name / "pps-tags").write_text(script)
+        path.chmod(0o755)
+    lines = [f"BDII_{name.upper()}_DIR={public_directory}/{name}\n" for name in ("ldif", "plugin", "provider")]
+    lines += ["BDII_LOG_FILE=/dev/null\n", "BDII_LOG_LEVEL=ERROR\n", "BDII_READ_TIMEOUT=60\n"]
+    (public_directory / "bdii.conf").write_text("".join(lines))
+    return public_directory
+
+
+def merge(gip: Path) -> dict[str, str]:
+    """Call bdii-update once, as an account that owns nothing but its cache; give the entries that it would publish."""
+    command = ["/usr/sbin/bdii-update", "-c", str(gip / "bdii.conf")]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin"},
+        user="nobody",
+        group="nogroup",
+        extra_groups=(),
     )
+    entries = re.split(r"^(?=dn: )", done.stdout, flags=re.MULTILINE)
+    return {entry.partition("\n")[0].removeprefix("dn: "): entry.lower() for entry in entries}
+
+
+def test_bdii_update_takes_what_the_scripts_of_the_how_to_print_into_the_static_entries(gip: Path) -> None:
+    for spoil in (lambda: None, lambda: (gip / "site" / "tags").rename(gip / "away")):
+        spoil()
+        entries = merge(gip)
+        for value in (KEPT, "GLITE-3_2_0"):
+            assert f"\n{ATTRIBUTE}: {value}\n".lower() in entries[usual_dn(SC1)]
+        above = f"GLUE2ResourceID={SC1},GLUE2ServiceID={SERVICE},GLUE2GroupID=resource,o=glue"
+        assert above in entries
+        version = "\nglue2applicationenvironmentappversion: 1.0\n"
+        assert version in entries[f"GLUE2ApplicationEnvironmentID={KEPT},{above}"]
+    assert [path.owner() for path in (gip / "bdii").iterdir()] == ["nobody"]

@@ -143,6 +143,7 @@ def let_condor_call(pool: CondorPool, preview: Preview) -> None:
         return  # the startd calls it every two seconds
     program = write_program(agent, preview.site.config)
     lines = load_block(PAGE, "HTCondor by the startd").replace("/usr/bin/pps-agent", str(program))
+    lines = lines.replace("/var/lib/condor", str(pool.work))
     pool.configure("50-pps-tags", lines.replace("PERIOD = 5m", "PERIOD = 2s"))
 
 

@@ -65,7 +65,7 @@ def run_bdii(base: Path, site: str, config: Path, subclusters: Sequence[str]) ->
 
 
 def write_program(directory: Path, config: Path) -> Path:
-    """Copy the agent to where the root's own Python can import it; give a program that calls it with these settings.
+    """Copy the agent to where another Python, or another account, can import it; give a program that calls it.
 
     Only what the tag commands need, and ``demo``.
     """

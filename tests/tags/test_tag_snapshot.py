@@ -25,6 +25,7 @@ from pps_wire.errors import WireError
 from pps_wire.names import Site, Subcluster, Tag, Vo
 from tests.support.services import need
 from tests.tags.test_lcg_tags import SC1 as HOST1
+from tests.tags.test_lcg_tags import SC2 as HOST2
 from tests.tags.test_lcg_tags import Tools
 from tests.tags.test_tag_store import list_path, write_list
 
@@ -345,3 +346,13 @@ def test_slapd_takes_the_texts_as_they_are(tmp_path: Path) -> None:
 
 def test_the_modules_say_which_version_published(world: World) -> None:
     assert "InfoProviderVersion=9.9" in glue2.render_glue2(SC1, world.take().tags[SC1], PLACE, "h", AT, "9.9")
+
+
+def test_calls_for_one_subcluster_each_have_last_good_lists_of_their_own(tools: Tools) -> None:
+    (tools.tags / HOST2 / "dteam").mkdir(parents=True)
+    (tools.tags / HOST2 / "dteam" / "dteam.list").write_text("VO-dteam-b\n")
+    calls = ["pps-agent tag ldif", *(f"pps-agent tag ldif --sc {name}" for name in (HOST1, HOST2))]
+    whole = [tools.shell(call).out for call in calls]
+    for name in (HOST1, HOST2):
+        as_directory(tools.tags / name / "dteam" / "dteam.list")
+    assert [tools.shell(call).out for call in calls] == whole
