@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from pps_agent.errors import AgentError, exit_code_of
-from pps_agent.settings import Settings
-from pps_agent.settings_file import load_settings
+from pps_agent.settings_tags import TagSettings
+from pps_agent.settings_tags_file import load_tag_settings
 from pps_agent.tags.areas import Area, find_areas
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import UnknownTargetError
@@ -153,7 +153,7 @@ def _carry_out(program: str, options: _Options) -> int:
     if "vo" not in values or not _target(values):
         raise _UsageError("name the VO and the target")
     config = values.get("config") or os.environ.get("PPS_AGENT_CONFIG", DEFAULT_CONFIG)
-    settings = load_settings(Path(config).absolute()).settings
+    settings = load_tag_settings(Path(config).absolute())
     area, targets = _find_targets(settings, values)
     store, vo = area.open(), parse_vo(values["vo"])
     if options.verb == "list":
@@ -200,7 +200,7 @@ def _target(values: Mapping[str, str]) -> str:
     return named[0] if named else ""
 
 
-def _find_targets(settings: Settings, values: Mapping[str, str]) -> tuple[Area, tuple[Subcluster, ...]]:
+def _find_targets(settings: TagSettings, values: Mapping[str, str]) -> tuple[Area, tuple[Subcluster, ...]]:
     """Give what a command line means: a host stands for all subclusters of its information system."""
     areas, wanted = find_areas(settings), _target(values)
     for area in areas:

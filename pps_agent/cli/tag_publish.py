@@ -10,7 +10,7 @@ import click
 
 from pps_agent.cli import context
 from pps_agent.cli.tag_site import meant, preproduction_option, refuse, sc_option
-from pps_agent.settings import Settings
+from pps_agent.settings_tags import TagSettings
 from pps_agent.tags.areas import Area
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
@@ -36,7 +36,7 @@ class Form(Enum):
 @click.option("--dn", default="", help="DN of the subcluster's entry, when it is not the usual one.")
 def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
     """Print the tags as a GLUE 1.3 plugin of the BDII does (changetype: modify)."""
-    settings = context.settings()
+    settings = context.tag_settings()
     try:
         snapshot = _snapshot(settings, *meant(settings, sc, preproduction=preproduction))
         texts = [
@@ -57,7 +57,7 @@ def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
 @click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
 def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
-    settings = context.settings()
+    settings = context.tag_settings()
     now = datetime.now(UTC)
     try:
         area, chosen = meant(settings, sc, preproduction=preproduction)
@@ -69,7 +69,7 @@ def render(sc: str | None, preproduction: bool, form: str, service: str, suffix:
     return _print(text, snapshot)
 
 
-def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: str, now: datetime) -> str:
+def _render(form: Form, settings: TagSettings, snapshot: Snapshot, place: Place, nodes: str, now: datetime) -> str:
     every = _merge(snapshot)
     match form:
         case Form.GLUE2:
@@ -92,7 +92,7 @@ def _merge(snapshot: Snapshot) -> list[Shown]:
     return list({one.tag: one for tags in snapshot.tags.values() for one in tags}.values())
 
 
-def _snapshot(settings: Settings, area: Area, chosen: tuple[Subcluster, ...]) -> Snapshot:
+def _snapshot(settings: TagSettings, area: Area, chosen: tuple[Subcluster, ...]) -> Snapshot:
     return take_snapshot(area.open(chosen), settings.paths.cache, area.name_of(chosen))
 
 
