@@ -10,9 +10,8 @@ Standard library only: scripts call this once for each tag.
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.errors import AgentError, exit_code_of
 from pps_agent.settings_tags import TagSettings
@@ -35,8 +34,7 @@ class _UsageError(Exception):
     """The command line cannot be carried out as it stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grammar:
+class Grammar(NamedTuple):
     """The options of one of the commands, all with one dash or two: with one value, with several, and without."""
 
     program: str
@@ -46,14 +44,14 @@ class Grammar:
     verbs: tuple[str, ...]
 
 
-@dataclass(slots=True)
 class _Options:
     """A command line, read."""
 
-    verb: str = ""
-    values: dict[str, str] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
-    flags: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.verb = ""
+        self.values: dict[str, str] = {}
+        self.words: list[str] = []
+        self.flags: set[str] = set()
 
 
 MANAGE: Final = Grammar(

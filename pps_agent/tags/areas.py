@@ -5,9 +5,8 @@ can show in the other. No subcluster is in both, so its name alone says which ar
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.settings_tags import TagSections
 from pps_agent.tags.change import Request
@@ -20,8 +19,7 @@ PRODUCTION: Final = "production"
 PREPRODUCTION: Final = "preproduction"
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(NamedTuple):
     """One information system: its subclusters, where their lists are, and the servers that show them."""
 
     name: str

@@ -7,9 +7,8 @@ service above it. bdii-update keeps one entry of a DN, whatever the letter case;
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent import __version__
 from pps_agent.tags.snapshot import Shown
@@ -24,8 +23,7 @@ _PLAIN: Final = re.compile(r"[!-9;=-~][!-~]*$(?!\n)")
 _VERSION: Final = re.compile(r"(.*?)-([0-9].*)$(?!\n)")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a subcluster's entries hang: the ids of its computing service, that one's manager, and the tree above."""
 
     service: str

@@ -6,8 +6,7 @@ library only.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.tags import listing
 from pps_agent.tags.audit import Entry, ListEdit, parse_entry
@@ -18,8 +17,7 @@ from pps_wire.names import Subcluster, Tag, Vo, parse_subcluster, parse_tag
 _FORMAT: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """A change: the log's line for it, and the VO's entries afterwards (None: they stay)."""
 
     line: bytes

@@ -14,9 +14,8 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pps_agent.tags import disk
 from pps_agent.tags.errors import TagError
@@ -29,8 +28,7 @@ LIMIT_S: Final = 1.5
 """Publishers are to answer within two seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One tag of one subcluster. ``listed``: it stands in a list, so that jobs are sent to it."""
 
     vo: Vo
@@ -39,22 +37,21 @@ class Shown:
     listed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What is to be published, by subcluster, sorted by tag; ``problems``: what kept newer tags away."""
 
     tags: Mapping[Subcluster, tuple[Shown, ...]]
     problems: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class _Seen:
     """What could be read: lists by subcluster and VO, what is known of tags by VO, and what could not be read."""
 
-    lists: dict[Subcluster, dict[Vo, tuple[Tag, ...]]] = field(default_factory=dict)
-    lives: dict[Vo, Lives] = field(default_factory=dict)
-    lost: list[tuple[Subcluster | None, Vo | None]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.lists: dict[Subcluster, dict[Vo, tuple[Tag, ...]]] = {}
+        self.lives: dict[Vo, Lives] = {}
+        self.lost: list[tuple[Subcluster | None, Vo | None]] = []
+        self.problems: list[str] = []
 
 
 def take_snapshot(store: TagStore, cache: Path | None, name: str = "all", limit_s: float = LIMIT_S) -> Snapshot:
@@ -82,7 +79,8 @@ def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
     thread.join(limit_s)
     if found:
         return found[0]
-    late = _Seen(lost=[(None, None)])
+    late = _Seen()
+    late.lost.append((None, None))
     late.problems.append(f"the tag lists could not be read within {limit_s:g} s: does their file system hang?")
     return late
 
@@ -209,9 +207,10 @@ def _render(seen: _Seen) -> bytes:
 
 def _parse(content: bytes) -> _Seen:
     document: dict[str, Any] = json.loads(content)
-    lists = {
+    seen = _Seen()
+    seen.lists = {
         Subcluster(subcluster): {Vo(vo): tuple(Tag(tag) for tag in text.split()) for vo, text in found.items()}
         for subcluster, found in document["lists"].items()
     }
-    lives = {Vo(vo): parse_lives(text.encode(), Vo(vo)) for vo, text in document["lives"].items()}
-    return _Seen(lists, lives)
+    seen.lives = {Vo(vo): parse_lives(text.encode(), Vo(vo)) for vo, text in document["lives"].items()}
+    return seen

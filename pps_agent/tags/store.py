@@ -8,7 +8,6 @@ lists. What a list cannot hold (who, why, until when, for which release) is in t
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -264,7 +263,7 @@ class TagStore:
                     plan.lives = plan.lives.with_entries((subcluster,), (tag,), life)
                     told.append(f"{tag} on {subcluster} is {life.state.value if life else 'forgotten'}")
             more = f" and {len(told) - _TOLD} more" * (len(told) > _TOLD)
-            request = replace(request, reason=request.reason or ", ".join(told[:_TOLD]) + more)
+            request = request._replace(reason=request.reason or ", ".join(told[:_TOLD]) + more)
             self._carry_out(vo, plan, lives, request)
 
     # --- how
