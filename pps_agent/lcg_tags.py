@@ -156,7 +156,7 @@ def _carry_out(program: str, options: _Options) -> int:
     store, vo = area.open(), parse_vo(values["vo"])
     if options.verb == "list":
         found = dict.fromkeys(tag for target in targets for tag in store.list_tags(vo, target))
-        return _write(program, "".join(f"{tag}\n" for tag in found))
+        return _write(program, "\n".join((*found, "")))
     # lcg-tags parts them by commas; no tag holds one.
     words = [text for word in options.words for text in word.split(",") if text]
     tags = tuple(parse_tag(text, vo) for text in (*words, *_read_file(values)))

@@ -1,7 +1,6 @@
 """``tag ldif`` and ``tag render``: tags as publishers print them. On trouble the last good ones, with a warning."""
 
 import os
-import socket
 import sys
 from datetime import UTC, datetime
 from enum import Enum
@@ -45,7 +44,7 @@ def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
         ]
     except WireError as exc:
         return refuse(exc)
-    return _print("".join(texts), snapshot)
+    return _print(texts, snapshot)
 
 
 @click.command()
@@ -63,28 +62,27 @@ def render(sc: str | None, preproduction: bool, form: str, service: str, suffix:
         area, chosen = meant(settings, sc, preproduction=preproduction)
         snapshot = _snapshot(settings, area, chosen)
         place = Place(service or area.service, area.manager, suffix)
-        text = _render(Form(form), settings, snapshot, place, nodes, now)
+        texts = _render(Form(form), settings, snapshot, place, nodes, now)
     except WireError as exc:
         return refuse(exc)
-    return _print(text, snapshot)
+    return _print(texts, snapshot)
 
 
-def _render(form: Form, settings: TagSettings, snapshot: Snapshot, place: Place, nodes: str, now: datetime) -> str:
-    every = _merge(snapshot)
+def _render(
+    form: Form, settings: TagSettings, snapshot: Snapshot, place: Place, nodes: str, now: datetime
+) -> list[str]:
     match form:
         case Form.GLUE2:
-            host = socket.gethostname()
-            return "".join(
-                render_glue2(subcluster, tags, place, host, now) for subcluster, tags in snapshot.tags.items()
-            )
+            host = os.uname().nodename
+            return [render_glue2(subcluster, tags, place, host, now) for subcluster, tags in snapshot.tags.items()]
         case Form.JSON:
-            return render_json(settings.site.name, snapshot, now)
+            return [render_json(settings.site.name, snapshot, now)]
         case Form.CONDOR:
-            return render_condor_config(every)
+            return [render_condor_config(_merge(snapshot))]
         case Form.CONDOR_CRON:
-            return render_condor_cron(every)
+            return [render_condor_cron(_merge(snapshot))]
         case Form.SLURM:
-            return render_slurm(every, nodes)
+            return [render_slurm(_merge(snapshot), nodes)]
 
 
 def _merge(snapshot: Snapshot) -> list[Shown]:
@@ -96,11 +94,12 @@ def _snapshot(settings: TagSettings, area: Area, chosen: tuple[Subcluster, ...])
     return take_snapshot(area.open(chosen), settings.paths.cache, area.name_of(chosen))
 
 
-def _print(text: str, snapshot: Snapshot) -> int:
+def _print(texts: list[str], snapshot: Snapshot) -> int:
     """Print what is known, warn of what is not, and end at once: a thread may hang on the file system."""
     for problem in snapshot.problems:
         click.echo(f"pps-agent: warning: {problem}; what was last known is printed in its place", err=True)
-    click.echo(text, nl=False)
+    for text in texts:
+        click.echo(text, nl=False)
     sys.stdout.flush()
     sys.stderr.flush()
     if snapshot.problems:

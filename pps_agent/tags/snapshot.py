@@ -14,12 +14,14 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pps_agent.tags import disk
 from pps_agent.tags.errors import TagError
 from pps_agent.tags.life import Life, Lives, parse_lives, render_lives
+from pps_agent.tags.listing import parse_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo
@@ -33,8 +35,8 @@ class Shown(NamedTuple):
 
     vo: Vo
     tag: Tag
-    life: Life | None
-    listed: bool
+    life: Life | None = None
+    listed: bool = True
 
 
 class Snapshot(NamedTuple):
@@ -138,14 +140,14 @@ def _show(store: TagStore, seen: _Seen, subcluster: Subcluster, used_at: float) 
         lives = seen.lives.get(vo, Lives())
         known, now_s = lives.of(subcluster), max(store.now_s(lives), used_at)
         if not known:
-            shown += [Shown(vo, tag, None, listed=True) for tag in tags]
+            shown += [Shown(vo, tag) for tag in tags]
             continue
         listed = frozenset(tags)
         for tag in {*tags, *known}:
             life = known.get(tag)
             if life is None or not life.is_over(now_s):
                 shown.append(Shown(vo, tag, life, listed=tag in listed))
-    shown.sort(key=lambda one: one.tag)
+    shown.sort(key=attrgetter("tag"))
     return shown
 
 
@@ -209,7 +211,7 @@ def _parse(content: bytes) -> _Seen:
     document: dict[str, Any] = json.loads(content)
     seen = _Seen()
     seen.lists = {
-        Subcluster(subcluster): {Vo(vo): tuple(Tag(tag) for tag in text.split()) for vo, text in found.items()}
+        Subcluster(subcluster): {Vo(vo): parse_tags(text.encode(), Vo(vo)) for vo, text in found.items()}
         for subcluster, found in document["lists"].items()
     }
     seen.lives = {Vo(vo): parse_lives(text.encode(), Vo(vo)) for vo, text in document["lives"].items()}

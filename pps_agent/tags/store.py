@@ -14,7 +14,7 @@ from typing import Final
 
 from pps_agent.actor import observe_actor
 from pps_agent.tags import audit, disk, listing
-from pps_agent.tags.audit import Entry, ListEdit
+from pps_agent.tags.audit import Entry
 from pps_agent.tags.change import (
     PLAIN,
     Edit,
@@ -92,8 +92,9 @@ class TagStore:
         """Give the valid tags of one VO in file order, without those whose time is over. Raises: TagError."""
         lives = self.lives(vo)
         own, now_s = lives.of(subcluster), self.now_s(lives)
+        over = {tag for tag, life in own.items() if life.is_over(now_s)}
         standing = self.standing(vo, subcluster)
-        return tuple(tag for tag in standing if tag not in own or not own[tag].is_over(now_s))
+        return tuple(tag for tag in standing if tag not in over) if over else standing
 
     def announced(self, subcluster: Subcluster) -> frozenset[Tag]:
         """Give every valid tag of every VO whose time is not over. Raises: TagError, also when one cannot be read."""
@@ -282,7 +283,7 @@ class TagStore:
         present = set(listing.parse_tags(before or b"", vo))
         added = tuple(tag for tag in add if tag not in present)
         removed = tuple(tag for tag in remove if tag in present)
-        content = apply_edit(before or b"", ListEdit(where or "", added, removed), vo)
+        content = listing.with_tags(listing.without_tags(before or b"", removed), added)
         return Edit(FileChange(where, path, added=added, removed=removed), before, content)
 
     def _refuse_variants(

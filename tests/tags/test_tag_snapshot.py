@@ -134,6 +134,14 @@ def test_a_cache_that_somebody_else_planted_is_not_used(world: World) -> None:
         write_list(world.base, b"VO-ops-old\n", vo=OPS)
 
 
+def test_what_is_no_tag_in_the_cache_is_not_published(world: World) -> None:
+    kept = world.cache / f"tags-{os.geteuid()}-all.json"
+    kept.write_bytes(kept.read_bytes().replace(b"VO-ops-old", b"VO-ops-old VO-ops-a,b VO-dteam-x"))
+    os.utime(kept, (NOW, NOW))
+    as_directory(list_path(world.base, vo=OPS))
+    assert world.look()[SC1] == [A, B, OLD]
+
+
 def test_a_release_that_is_not_announced_is_known_and_not_listed(world: World) -> None:
     world.store.set_life(DTEAM, {SC2: {B: Life(TagState.BROKEN, "r")}})
     shown = {one.tag: one for one in world.take().tags[SC2]}
