@@ -26,7 +26,7 @@ BASE: Final = "o=grid"
 GLUE2_BASE: Final = "o=glue"
 _RESOURCE: Final = "mds-vo-name=resource,o=grid"
 _SYSTEM_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
-_SCHEMAS: Final = (
+SCHEMAS: Final = (
     "/etc/ldap/schema/core.schema",
     "/etc/ldap/schema/cosine.schema",
     "/etc/ldap/schema/nis.schema",
@@ -52,7 +52,7 @@ def missing_packages() -> tuple[str, ...]:
         "slapd": _program("slapd") and Path("/usr/lib/ldap").is_dir(),
         "ldap-utils": all(_program(name) for name in _CLIENTS),
         "bdii": _program("bdii-update") and Path("/etc/bdii/BDII.schema").is_file(),
-        "glue-schema": all(Path(name).is_file() for name in _SCHEMAS if "Glue" in name),
+        "glue-schema": all(Path(name).is_file() for name in SCHEMAS if "Glue" in name),
     }
     return tuple(package for package, found in needed.items() if not found)
 
@@ -195,9 +195,8 @@ def _lay_out(
         shutil.rmtree(directory / name, ignore_errors=True)
         (directory / name).mkdir(parents=True)
     (directory / "old.ldif").unlink(missing_ok=True)
-    static = render_static_ldif(site_name, subclusters)
-    glue2 = render_static_glue2(site_name, subclusters) if scripts["provider/pps-tags"] else ""
-    (directory / "ldif" / "static.ldif").write_text(static + glue2)
+    static = render_static_ldif(site_name, subclusters) + render_static_glue2(site_name, subclusters)
+    (directory / "ldif" / "static.ldif").write_text(static)
     assignments = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
     for name, argv in scripts.items():
         if argv:
@@ -228,7 +227,7 @@ exec {_program(name)} ${{host:+-H "ldap://$host:$port"}} "$@"
 
 
 def _slapd_conf(directory: Path, password: str) -> str:
-    includes = "".join(f"include {name}\n" for name in _SCHEMAS)
+    includes = "".join(f"include {name}\n" for name in SCHEMAS)
     databases = "".join(
         f'\ndatabase mdb\nsuffix "{suffix}"\ndbnosync\nrootdn "{suffix}"\nrootpw {password}\n'
         f"directory {directory}/db/{name}\nindex objectClass eq\n"

@@ -22,21 +22,25 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from pps_agent.database import open_database
-from pps_agent.errors import AgentError, ConfigError
+from pps_agent.errors import AgentError, ConfigError, SiteError
 from pps_agent.footprint import share_one_heap
+from pps_agent.history import History
 from pps_agent.identity import load_identity
-from pps_agent.jobs import Jobs
+from pps_agent.jobs import Expected, Jobs
 from pps_agent.listener import RequestListener
 from pps_agent.log import Log
 from pps_agent.news import News, untag_condemned, untag_news
 from pps_agent.outbox import Outbox
 from pps_agent.policy import find_news
 from pps_agent.probe_work import LONGEST_PAUSE_S, ProbeWork
+from pps_agent.propagation import PropagationWatch
 from pps_agent.reconcile import run_round
+from pps_agent.round import Scope
 from pps_agent.settings import DaemonSettings, Settings
 from pps_agent.settings_file import load_settings
 from pps_agent.signals import await_signal, notify, receive_signals
 from pps_agent.site import Site
+from pps_agent.tags.areas import find_areas
 
 _JOB_DEFAULTS: Final = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
 _PROBES: Final = {"executor": "probes", "max_instances": 2, "seconds": LONGEST_PAUSE_S}
@@ -68,6 +72,7 @@ class Daemon:
         self._news: News | None = None
         self._probes = ProbeWork(log, self._follow_change)
         self._listener = RequestListener(config, log, self._follow_request)
+        self._propagation = PropagationWatch(config, log, self._note_propagation)
         self._again = False
         self._offset_s = _offset_s()
         # Probes have a thread of their own: a second start waits there for the end of the first, so that none is lost.
@@ -87,6 +92,7 @@ class Daemon:
     def stop(self) -> None:
         """End the probes, let what else is under way come to its end, then stop; jobs on nodes are cancelled."""
         self._listener.stop()
+        self._propagation.stop()
         self._under_way.set()
         self._probes.stop()
         self._scheduler.shutdown(wait=False)
@@ -151,14 +157,15 @@ class Daemon:
         """Untag beside a round under way, which may be installing for hours, what the newest verdicts condemn."""
         try:
             with contextlib.closing(Site(self._settings, self._config)) as site:
-                untag_condemned(site, self._log)
+                self._follow_untagging(site, untag_condemned(site, self._log))
         except AgentError as exc:
             self._log.warning("news.missed", error=str(exc))
 
     def _run_round(self) -> None:
         with self._busy, contextlib.closing(Site(self._settings, self._config)) as site:
             self._under_way = site.stopping
-            seen = run_round(site, self._log)
+            seen = run_round(site, self._log, Scope(waits=False))
+            self._follow_tags(site, seen.expected)
             now = datetime.now(UTC)
             self._news = find_news(seen.offered, self._settings.repository.trust_grace_s, now) or self._news
             self._probes.note_round(seen, now)
@@ -203,7 +210,8 @@ class Daemon:
         """
         try:
             with contextlib.closing(Site(self._settings, self._config)) as site:
-                news = untag_news(site, self._news, self._log)
+                news, expected = untag_news(site, self._news, self._log)
+                self._follow_untagging(site, expected)
         except AgentError as exc:
             self._log.warning("news.missed", error=str(exc))
             return
@@ -213,6 +221,34 @@ class Daemon:
         self._log.info("news.seen")
         if not self._busy.locked():
             self._hasten("round")
+
+    def keep_ldif(self) -> None:
+        """Bring the files that BDIIs read by themselves up to date: somebody may have changed tags by hand."""
+        try:
+            problems = Jobs(self._config).keep_ldif()
+        except AgentError as exc:
+            problems = (str(exc),)
+        for problem in problems:
+            self._log.warning("ldif.old", reason=problem)
+
+    def _follow_untagging(self, site: Site, expected: Expected) -> None:
+        """Have what was untagged between rounds leave the files of BDIIs at once too."""
+        if expected.absent:
+            self._hasten("ldif")
+            self._follow_tags(site, expected)
+
+    def _follow_tags(self, site: Site, expected: Expected | None) -> None:
+        """Have it measured how long a change of tags takes to be shown."""
+        if site.is_published() and expected is not None and (expected.present or expected.absent):
+            self._propagation.follow(expected)
+
+    def _note_propagation(self, delay_s: float) -> None:
+        paths = self._settings.paths
+        try:
+            with contextlib.closing(open_database(paths.state / "state.db", paths.journal)) as database:
+                History(database).note_propagation(delay_s, datetime.now(UTC))
+        except SiteError as exc:
+            self._log.warning("tags.shown", error=str(exc))
 
     def send_reports(self) -> None:
         """Try to empty the outbox between rounds; a round under way does it at its end."""
@@ -242,7 +278,14 @@ class Daemon:
 
     def _schedule(self, *, first_round: bool) -> None:
         rhythm = find_rhythm(self._settings.daemon)
-        works = {"round": self.run_round, "news": self.look_for_news, "report": self.send_reports}
+        if any(area.ldif for area in find_areas(self._settings)) and self._settings.policy.mode != "observe":
+            rhythm["ldif"] = _every(self._settings.daemon.refresh_interval_s)
+        works = {
+            "round": self.run_round,
+            "news": self.look_for_news,
+            "report": self.send_reports,
+            "ldif": self.keep_ldif,
+        }
         for name, work in works.items():
             if name in rhythm:
                 first = {"next_run_time": datetime.now(UTC)} if name == "round" and first_round else {}

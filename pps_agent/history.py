@@ -1,5 +1,6 @@
 """What the agent remembers of probes, drains and people's decisions, in state.db."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -211,6 +212,19 @@ class History:
     def end_drain(self, release: ReleaseId) -> None:
         """Forget that a release is draining."""
         self._db.execute("DELETE FROM drain WHERE release = ?", (release,))
+
+    def note_propagation(self, delay_s: float, at: datetime) -> None:
+        """Remember how long the latest change of tags took until the information systems showed it."""
+        value = json.dumps({"delay_s": delay_s, "at": _text(at)})
+        self._db.execute("INSERT OR REPLACE INTO setting VALUES ('propagation', ?)", (value,))
+
+    def propagation(self) -> tuple[float, datetime] | None:
+        """Give the latest measured delay in seconds, and when it was measured; None when none ever was."""
+        row = self._db.execute("SELECT value FROM setting WHERE name = 'propagation'").fetchone()
+        if row is None:
+            return None
+        known = json.loads(row["value"])
+        return known["delay_s"], _time(known["at"])
 
     def _has(self, name: str) -> bool:
         return self._db.execute("SELECT 1 FROM setting WHERE name = ?", (name,)).fetchone() is not None

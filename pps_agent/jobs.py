@@ -8,6 +8,7 @@ child's failure comes back as the same error class it was raised as.
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from pps_wire.names import Subcluster, Tag
 from pps_wire.report import RequestState
 
 _ENTRY: Final = Path(pps_agent.__file__).parent / "__main__.py"
-_TIME_LIMITS_S: Final = {"refresh": 600, "published": 3600, "install": 6 * 3600, "report": 3600}
+_TIME_LIMITS_S: Final = {"refresh": 600, "published": 3600, "install": 6 * 3600, "report": 3600, "ldif": 120}
 """A server that drips single bytes must not hold a round for ever; rounds come one after the other."""
 
 
@@ -70,6 +71,12 @@ class ReportReply(msgspec.Struct, frozen=True, kw_only=True):
     failure: JobFailure | None = None
 
 
+class LdifReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What kept ``job ldif`` from writing newer tags; empty: they are written."""
+
+    problems: list[str] = []
+
+
 class RequestReply(msgspec.Struct, frozen=True, kw_only=True):
     """One line of ``job requests``: what became of a request, or (no ``request``) why none could be had."""
 
@@ -79,14 +86,26 @@ class RequestReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """Input of ``job published``: tags to wait for, present or gone, per subcluster."""
+    """Input of ``job published``: tags to wait for, present or gone, per subcluster; since when, in s since 1970."""
 
     present: dict[str, list[str]] = {}
     absent: dict[str, list[str]] = {}
     wait_s: int = 0
+    changed_at: float = 0.0
 
 
-_Reply = TypeVar("_Reply", RefreshReply, InstallReply, PublishedReply, ReportReply)
+_Reply = TypeVar("_Reply", RefreshReply, InstallReply, PublishedReply, ReportReply, LdifReply)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the information systems show, and after how many seconds it was what was waited for; None: it was not.
+
+    ``tags`` None: the settings name no server.
+    """
+
+    tags: Mapping[Subcluster, frozenset[Tag]] | Unknown | None
+    delay_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +139,33 @@ class Jobs:
             raise restore_error(reply.failure)
         return reply.facts
 
-    def published(self, expected: Expected) -> Mapping[Subcluster, frozenset[Tag]] | Unknown:
-        """Give what the information system shows, once it shows what is expected or the wait is over."""
+    def published(self, expected: Expected) -> Published:
+        """Give what the information systems show, once they show what is expected or the wait is over."""
         try:
             reply = self._run(["published"], PublishedReply, msgspec.json.encode(expected))
         except SiteError as exc:
-            return Unknown(str(exc))
+            return Published(Unknown(str(exc)))
         if reply.tags is None:
-            return Unknown(reply.unknown)
-        return {Subcluster(name): frozenset(Tag(tag) for tag in tags) for name, tags in reply.tags.items()}
+            return Published(Unknown(reply.unknown))
+        tags = {Subcluster(name): frozenset(Tag(tag) for tag in there) for name, there in reply.tags.items()}
+        return Published(tags, reply.delay_s)
+
+    def start_published(self, expected: Expected) -> "subprocess.Popen[bytes]":
+        """Start the child that waits until the information systems show what is expected; a PublishedReply comes back.
+
+        Raises: SiteError.
+        """
+        try:
+            with tempfile.TemporaryFile() as said:
+                said.write(msgspec.json.encode(expected))
+                said.seek(0)
+                return subprocess.Popen(self._command("published"), stdin=said, stdout=subprocess.PIPE)
+        except OSError as exc:
+            raise SiteError(f"pps-agent job published: {exc}; the next change of tags is followed again") from exc
+
+    def keep_ldif(self) -> tuple[str, ...]:
+        """Bring the files of tags in GLUE 2 up to date; give what kept newer tags away. Raises: SiteError."""
+        return tuple(self._run(["ldif"], LdifReply).problems)
 
     def report(self) -> Sent:
         """Empty the outbox; the TLS client never enters our memory. Raises: what the child raised."""

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 from pps_agent.errors import SiteError
 from pps_agent.execute import untag
+from pps_agent.jobs import Expected
 from pps_agent.log import Log
 from pps_agent.outbox import Outbox
 from pps_agent.ownership import OwnedError, check_owner
 from pps_agent.plan import plan
 from pps_agent.policy import find_news
 from pps_agent.records import describe_untagging
+from pps_agent.round import expect_gone
 from pps_agent.sight import Look
 from pps_agent.site import Site
 from pps_agent.state import Outcome, ReleaseSet, RemoveTags, Stance, Unknown
@@ -20,10 +22,11 @@ News = frozenset[tuple[str, ...]]
 """What the last look at the repository said; see ``policy.find_news``."""
 
 
-def untag_news(site: Site, known: News | None, log: Log) -> News | None:
-    """Look for news and untag at once what they say must not stand; give the news for the next call.
+def untag_news(site: Site, known: News | None, log: Log) -> tuple[News | None, Expected]:
+    """Look for news and untag at once what they say must not stand.
 
-    ``known`` is what the last round or call saw. Raises: OwnedError when another agent acts here.
+    Gives the news for the next call, and what information systems should show no more. ``known`` is what the last
+    round or call saw. Raises: OwnedError when another agent acts here.
     """
     certain_only = _has_lost_its_mark(site)
     offered, error = site.jobs.refresh()
@@ -31,22 +34,21 @@ def untag_news(site: Site, known: News | None, log: Log) -> News | None:
         log.warning("metadata.kept", error=str(error))
     news = find_news(offered, site.settings.repository.trust_grace_s, datetime.now(UTC))
     if news is None or news == known:
-        return known
-    _untag(site, offered, log, certain_only=certain_only)
-    return news
+        return known, Expected()
+    return news, _untag(site, offered, log, certain_only=certain_only)
 
 
-def untag_condemned(site: Site, log: Log) -> None:
+def untag_condemned(site: Site, log: Log) -> Expected:
     """Untag what must not stand by the last good metadata and the verdicts of now. Asks no server.
 
-    Raises: OwnedError when another agent acts here.
+    Gives what information systems should show no more. Raises: OwnedError when another agent acts here.
     """
     certain_only = _has_lost_its_mark(site)
     offered, _ = site.jobs.refresh(offline=True)
-    _untag(site, offered, log, certain_only=certain_only)
+    return _untag(site, offered, log, certain_only=certain_only)
 
 
-def _untag(site: Site, offered: ReleaseSet | Unknown, log: Log, *, certain_only: bool) -> None:
+def _untag(site: Site, offered: ReleaseSet | Unknown, log: Log, *, certain_only: bool) -> Expected:
     """Untag what must not stand. An agent that lost its state.db untags only what is unwanted for all it can know."""
     now = datetime.now(UTC)
     aside = Unknown("not looked at between rounds")
@@ -65,6 +67,7 @@ def _untag(site: Site, offered: ReleaseSet | Unknown, log: Log, *, certain_only:
         with contextlib.suppress(SiteError):  # the round that follows says what is wrong with state.db
             told = tuple(describe_untagging(outcomes, site.settings.group.name))
             Outbox(site.database, "", site.settings.site.name).put(told, now)
+    return expect_gone(outcomes)
 
 
 def log_outcome(log: Log, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@
 
     <store>/owner.json           {"agent": <id>, "host": ..., "state": <directory>, "group": ..., "since": ...}
     <store>/round.lock           held through a round, beside <state>/round.lock
-    <tags>/.pps-owners.json      {<subcluster>: the same}
+    <tags>/.pps-tags/owners.json {<subcluster>: the same}
 
 Two agents with states of their own would undo each other's work: each holds what the other did for its own
 mistake. An id cannot be had by guessing; it is no secret against whoever may write the store.
@@ -27,10 +27,12 @@ from pps_agent.errors import SiteError
 from pps_agent.files import hold_lock, save_bytes
 from pps_agent.settings import Settings
 from pps_agent.tags import disk
+from pps_agent.tags.areas import Area, find_areas
 from pps_agent.tags.errors import TagFileError
+from pps_agent.tags.ledger import DIRECTORY
 
 MARK: Final = "owner.json"
-TAG_MARKS: Final = ".pps-owners.json"
+TAG_MARKS: Final = f"{DIRECTORY}/owners.json"
 ROUND_LOCK: Final = "round.lock"
 
 _MAX_BYTES: Final = 1024**2
@@ -91,8 +93,9 @@ def hold_site(settings: Settings, database: sqlite3.Connection, *, take_over: bo
     ):
         me = describe_self(settings, database)
         _claim_store(root, me, take_over=take_over)
-        with contextlib.suppress(TagFileError):  # tags that cannot be looked at are told of by the round itself
-            _claim_tags(settings, me, take_over=take_over)
+        for area in find_areas(settings):
+            with contextlib.suppress(TagFileError):  # tags that cannot be looked at are told of by the round itself
+                _claim_tags(area, me, take_over=take_over)
         yield
 
 
@@ -102,8 +105,9 @@ def check_owner(settings: Settings, database: sqlite3.Connection) -> None:
     owner = load_owner(settings.paths.store)
     if owner is not None and owner.agent != me.agent:
         raise _refusal(settings.paths.store, owner, me)
-    with contextlib.suppress(TagFileError):
-        _find_strangers(settings, _load_tag_owners(settings.paths.tags), me)
+    for area in find_areas(settings):
+        with contextlib.suppress(TagFileError):
+            _find_strangers(area, _load_tag_owners(area.base), me)
 
 
 def load_owner(store: Path) -> Owner | None:
@@ -124,9 +128,9 @@ def _claim_store(root: Path, me: Owner, *, take_over: bool) -> None:
         _save(root / MARK, me)
 
 
-def _claim_tags(settings: Settings, me: Owner, *, take_over: bool) -> None:
-    """Mark the subclusters of this group. Raises: OwnedError; SiteError; TagFileError without base or lock."""
-    base, subclusters = settings.paths.tags, settings.site.subclusters
+def _claim_tags(area: Area, me: Owner, *, take_over: bool) -> None:
+    """Mark an area's subclusters. Raises: OwnedError; SiteError; TagFileError without base or lock."""
+    base, subclusters = area.base, area.subclusters
     if not subclusters or not base.is_dir():
         return
     try:
@@ -136,7 +140,7 @@ def _claim_tags(settings: Settings, me: Owner, *, take_over: bool) -> None:
             raise
         before = {}
     if not take_over:
-        _find_strangers(settings, before, me)
+        _find_strangers(area, before, me)
     if all(name in before and _is_same(before[name], me) for name in subclusters):
         return
     with disk.locked(base, _LOCK_TIMEOUT_S):
@@ -145,14 +149,15 @@ def _claim_tags(settings: Settings, me: Owner, *, take_over: bool) -> None:
         except SiteError:
             marks = {}
         if not take_over:
-            _find_strangers(settings, marks, me)
+            _find_strangers(area, marks, me)
+        disk.make_directories((base / TAG_MARKS).parent, base)
         _save(base / TAG_MARKS, marks | dict.fromkeys(subclusters, me))
 
 
-def _find_strangers(settings: Settings, marks: dict[str, Owner], me: Owner) -> None:
-    for name in settings.site.subclusters:
+def _find_strangers(area: Area, marks: dict[str, Owner], me: Owner) -> None:
+    for name in area.subclusters:
         if name in marks and marks[name].agent != me.agent:
-            raise _refusal(settings.paths.tags / name, marks[name], me)
+            raise _refusal(area.base / name, marks[name], me)
 
 
 def _refusal(path: Path, owner: Owner, me: Owner) -> OwnedError:

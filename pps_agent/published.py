@@ -5,12 +5,15 @@ Importing it costs 200 ms, for ldap3.
 
 import time
 from collections.abc import Iterable
+from typing import Final
 
 from pps_agent.infosys import Answer, Expectation, ask_servers, wait_published
 from pps_agent.jobs import Expected, PublishedReply
 from pps_agent.state import Unknown
 from pps_agent.tags.areas import Area
 from pps_wire.names import Subcluster, Tag
+
+_LONGEST_POLL_S: Final = 10.0
 
 
 def look_at_areas(areas: Iterable[Area], expected: Expected, timeout_s: float) -> PublishedReply:
@@ -28,14 +31,22 @@ def look_at_areas(areas: Iterable[Area], expected: Expected, timeout_s: float) -
         if not area.servers:
             continue
         if wanted and expected.wait_s:
-            ended = wait_published(area.servers, area.search_base, wanted, timeout_s=timeout_s, wait_s=max(0.0, left_s))
+            ended = wait_published(
+                area.servers,
+                area.search_base,
+                wanted,
+                timeout_s=timeout_s,
+                wait_s=max(0.0, left_s),
+                poll_s=min(_LONGEST_POLL_S, max(1.0, expected.wait_s / 100)),
+            )
             waited, missed = True, missed or not ended.reached
         # Those that nothing is expected of count too: what they show keeps trees from being removed.
         answer = ask_servers(area.servers, area.search_base, area.subclusters, timeout_s)
         _take(answer, tags, problems)
     if problems:
         return PublishedReply(unknown="; ".join(problems))
-    return PublishedReply(tags=tags, delay_s=time.monotonic() - began if waited and not missed else None)
+    delay_s = max(0.0, time.time() - expected.changed_at) if waited and not missed else None
+    return PublishedReply(tags=tags, delay_s=delay_s)
 
 
 def _expectations(expected: Expected, area: Area) -> dict[Subcluster, Expectation]:

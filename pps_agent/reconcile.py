@@ -60,10 +60,13 @@ def run_round(site: Site, log: Log, scope: Scope = EVERYTHING, *, take_over: boo
         faults += _prepare(site, look)
         outcomes, unsettled, single_user = _act(site, look, log, scope)
         before = site.see(look, datetime.now(UTC))
-        faults += _mark_tags(site, before)
-        published = site.look_published(expect_published(before, outcomes, site.settings.infosys.wait_s))
+        faults += (*_mark_tags(site, before), *_keep_ldif(site))
+        expected = expect_published(before, outcomes, site.settings.infosys.wait_s if scope.waits else 0)
+        published = site.look_published(expected)
+        if published.delay_s is not None:
+            faults += _note_propagation(site, published.delay_s)
         waited_s = since_last_tag(outcomes, datetime.now(UTC))
-        sight = site.see(replace(look, published=published), datetime.now(UTC))
+        sight = site.see(replace(look, published=published.tags), datetime.now(UTC))
         faults += (*unsettled, *sight.blind_spots())
         if isinstance(sight.memory, Unknown):
             faults += (SiteError(sight.memory.reason),)
@@ -87,6 +90,7 @@ def run_round(site: Site, log: Log, scope: Scope = EVERYTHING, *, take_over: boo
             single_user=single_user,
             watched=find_watched(sight.desired, sight.observed),
             listed=find_listed(sight),
+            expected=expected,
         )
         return _conclude(site, sight, result, log, send=not scope.offline)
 
@@ -175,6 +179,31 @@ def _mark_tags(site: Site, sight: Sight) -> tuple[SiteError, ...]:
     return tuple(faults)
 
 
+def _note_propagation(site: Site, delay_s: float) -> tuple[SiteError, ...]:
+    try:
+        site.history.note_propagation(delay_s, datetime.now(UTC))
+    except SiteError as exc:
+        return (exc,)
+    return ()
+
+
+def _find_propagation(site: Site) -> tuple[float, datetime] | tuple[None, None]:
+    try:
+        return site.history.propagation() or (None, None)
+    except SiteError:
+        return None, None  # told with everything else that state.db hides
+
+
+def _keep_ldif(site: Site) -> tuple[SiteError, ...]:
+    """Bring the files that BDIIs read by themselves up to date; what keeps newer tags from them is told."""
+    if site.settings.policy.mode == "observe" or not any(area.ldif for area in find_areas(site.settings)):
+        return ()
+    try:
+        return tuple(SiteError(problem) for problem in site.jobs.keep_ldif())
+    except SiteError as exc:
+        return (exc,)
+
+
 def _act(site: Site, look: Look, log: Log, scope: Scope) -> tuple[tuple[Outcome, ...], tuple[SiteError, ...], bool]:
     """Act until the plan is empty; without state.db only untagging is possible, and planned."""
     if site.fault is not None:
@@ -230,6 +259,7 @@ def _converge(
 def _conclude(site: Site, sight: Sight, result: Round, log: Log, *, send: bool) -> Round:
     """Report the round, and end it with its one line."""
     failed = sum(1 for outcome in result.outcomes if outcome.error)
+    shown_after_s, shown_at = _find_propagation(site)
     summary = RoundBody(
         round=result.id,
         trust=result.trust[:1024],
@@ -243,6 +273,8 @@ def _conclude(site: Site, sight: Sight, result: Round, log: Log, *, send: bool) 
         group=site.settings.group.name,
         tag_logs=_find_log_heads(site, PRODUCTION),
         preproduction_tag_logs=_find_log_heads(site, PREPRODUCTION),
+        shown_after_s=shown_after_s,
+        shown_at=shown_at,
     )
     withheld = result.withheld if sight.desired.observing else ()
     bodies = describe_round(summary, result.outcomes, result.standings, socket.gethostname(), withheld)

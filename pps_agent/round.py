@@ -42,6 +42,8 @@ class Round:
     """The releases whose probes run between rounds."""
     listed: Mapping[Subcluster, tuple[Tag, ...]] | None = None
     """The releases' tags that stood on the lists when the round ended; None when the lists could not be read."""
+    expected: Expected | None = None
+    """What the information systems should come to show after it."""
 
     def exit_code(self) -> int:
         """Give the round's one exit code: the first of 78, 4, 6, 7, 69, 75, 1 that occurred, else 0."""
@@ -55,10 +57,14 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What of a round is carried out; ``offline`` asks neither the repository nor the collector."""
+    """What of a round is carried out; ``offline`` asks neither the repository nor the collector.
+
+    ``waits``: at its end it waits, if the settings say so, until the information systems show its changes.
+    """
 
     includes: Callable[[Action], bool] = lambda _: True
     offline: bool = False
+    waits: bool = True
 
 
 EVERYTHING: Final = Scope()
@@ -75,6 +81,7 @@ def limit_steps(look: Look) -> int:
 def expect_published(sight: Sight, outcomes: tuple[Outcome, ...], wait_s: int) -> Expected:
     """Give what the information system should come to show after this round's changes."""
     done = [outcome.action for outcome in outcomes if not outcome.error]
+    changed_at = _last_change(outcomes)
     serving = set(sight.desired.subclusters)
     removed = [action for action in done if isinstance(action, RemoveTags) and action.subcluster in serving]
     if not removed and not any(isinstance(action, AddTags) for action in done):
@@ -85,7 +92,16 @@ def expect_published(sight: Sight, outcomes: tuple[Outcome, ...], wait_s: int) -
     for action in removed:
         gone = [tag for _, tag in action.tags if tag not in present.get(action.subcluster, [])]
         absent.setdefault(action.subcluster, []).extend(gone)
-    return Expected(present=present, absent=absent, wait_s=wait_s)
+    return Expected(present=present, absent=absent, wait_s=wait_s, changed_at=changed_at)
+
+
+def expect_gone(outcomes: tuple[Outcome, ...]) -> Expected:
+    """Give what information systems should show no more after these removals of tags."""
+    absent: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if isinstance(outcome.action, RemoveTags) and not outcome.error:
+            absent.setdefault(outcome.action.subcluster, []).extend(tag for _, tag in outcome.action.tags)
+    return Expected(absent=absent, changed_at=_last_change(outcomes))
 
 
 def find_listed(sight: Sight) -> dict[Subcluster, tuple[Tag, ...]] | None:
@@ -102,5 +118,11 @@ def find_listed(sight: Sight) -> dict[Subcluster, tuple[Tag, ...]] | None:
 
 def since_last_tag(outcomes: tuple[Outcome, ...], now: datetime) -> float:
     """Give the seconds since a tag was last changed in this round; 0 when none was."""
-    changed = [outcome.at for outcome in outcomes if isinstance(outcome.action, AddTags | RemoveTags)]
-    return (now - max(changed)).total_seconds() if changed else 0.0
+    changed_at = _last_change(outcomes)
+    return now.timestamp() - changed_at if changed_at else 0.0
+
+
+def _last_change(outcomes: tuple[Outcome, ...]) -> float:
+    """Give when a tag was last changed, in seconds since 1970; 0 when none was."""
+    changed = [outcome.at.timestamp() for outcome in outcomes if isinstance(outcome.action, AddTags | RemoveTags)]
+    return max(changed, default=0.0)

@@ -205,7 +205,7 @@ class _Reading:
                 raise ValueError(f"must not be empty: {field.metadata['help']}")
             return tuple(self._convert(item, get_args(hint)[0], field) for item in value)
         if get_origin(hint) is dict:
-            return _check_variables(value)
+            return _check_variables(value) if get_args(hint)[0] is str else self._convert_table(value, hint, field)
         if hint is int:
             return _check_int(value, field)
         if not isinstance(value, str):
@@ -224,6 +224,13 @@ class _Reading:
         if value and "pattern" in field.metadata and re.fullmatch(field.metadata["pattern"], value) is None:
             raise ValueError(f"{value!r} is not valid: write e.g. {field.metadata['example']!r}")
         return self.parsers[hint](value) if hint in self.parsers else value
+
+    def _convert_table(self, value: Any, hint: Any, field: Field[Any]) -> dict[Any, Any]:
+        """Read a table whose keys are names of ours."""
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} must be a table of texts")
+        key, item = get_args(hint)
+        return {self.parsers[key](name): self._convert(text, item, field) for name, text in value.items()}
 
 
 def is_of_tables(hint: Any) -> bool:

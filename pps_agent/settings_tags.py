@@ -45,6 +45,14 @@ class SiteSettings:
         pattern=r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}",
         example="ce.example.org",
     )
+    managers: dict[Vo, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "group of each VO's software managers, who may change that VO's tags; pps-agent setup lets them in",
+            "pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}",
+            "example": "dteamsgm",
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +82,9 @@ class InfosysSettings:
     mirrors: tuple[str, ...] = setting("further servers of the same tree, asked in order when the first is silent", ())
     base: str = setting("search base", "o=grid")
     timeout_s: int = setting("connect and read time limit", 15, minimum=1)
-    wait_s: int = setting("how long `once` waits until a changed tag shows", 0, minimum=0)
+    wait_s: int = setting(
+        "how long `once` waits until a changed tag shows; the daemon follows it beside its rounds", 0, minimum=0
+    )
     service: str = setting(
         "GLUE2ServiceID of the computing service that the subclusters belong to, as the static LDIF has it", ""
     )

@@ -19,6 +19,7 @@ def find_tag_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:
     """Give impossible pairs of these sections and addresses that cannot work."""
     for section in ("infosys", "preproduction"):
         yield from find_wrong_scheme(f"{section}.url", getattr(settings, section).url, _LDAP)
+    yield from _find_site_conflicts(settings)
     yield from _find_preproduction_conflicts(settings)
     yield from _find_ldif_conflicts(settings)
 
@@ -27,6 +28,16 @@ def find_wrong_scheme(key: str, url: str, schemes: tuple[str, ...]) -> Iterator[
     """Give what is wrong with an address; an empty one is none."""
     if url and not url.startswith(schemes):
         yield key, f"{key}: {url!r} must begin with {' or '.join(schemes)}"
+
+
+def _find_site_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:
+    """Give managers of VOs that are none of the site's, and groups that cannot be those of managers."""
+    vos = settings.site.vos
+    for vo, group in settings.site.managers.items():
+        if vo not in vos:
+            yield "site.managers", f"site.managers: {vo} is not in site.vos; known: {', '.join(sorted(vos))}"
+        if not group:
+            yield "site.managers", f"site.managers: {vo} has an empty group: name one, or leave the VO out"
 
 
 def _find_preproduction_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:

@@ -14,10 +14,10 @@ from pps_agent.environment.values import Captured
 from pps_agent.errors import AgentError, SiteError
 from pps_agent.execute import Executor
 from pps_agent.history import History
-from pps_agent.jobs import Expected, Jobs
+from pps_agent.jobs import Expected, Jobs, Published
 from pps_agent.memory import Memory
 from pps_agent.node import describe_nodes
-from pps_agent.observe import Production, Published, observe
+from pps_agent.observe import Production, observe
 from pps_agent.policy import Circumstances, await_trees, desire
 from pps_agent.production import observe_production
 from pps_agent.retention import find_kept
@@ -84,7 +84,7 @@ class Site:
     def look_out(self, offered: ReleaseSet | Unknown) -> Look:
         """Make the costly looks that a round makes once, beside the one at the repository."""
         captured = capture(self.settings.environment.profile, self.settings.environment.timeout_s)
-        return Look(offered, captured, self.look_published(Expected()), self._look_production(captured))
+        return Look(offered, captured, self.look_published(Expected()).tags, self._look_production(captured))
 
     def see(self, look: Look, at: datetime, memory: Memory | Unknown | None = None) -> Sight:
         """Look at all that changes while a round acts, and give what the site wants in view of everything."""
@@ -106,8 +106,12 @@ class Site:
         return open_all(self.settings, self._former(memory))
 
     def look_published(self, expected: Expected) -> Published:
-        """Look at the information systems, waiting for what is expected; None where there is none."""
-        return self.jobs.published(expected) if any(area.servers for area in find_areas(self.settings)) else None
+        """Look at the information systems, waiting for what is expected."""
+        return self.jobs.published(expected) if self.is_published() else Published(None)
+
+    def is_published(self) -> bool:
+        """Tell whether the settings name a server that shows tags."""
+        return any(area.servers for area in find_areas(self.settings))
 
     def _former(self, memory: Memory | Unknown) -> tuple[Subcluster, ...]:
         """Give the subclusters that this site once tagged and serves no more."""

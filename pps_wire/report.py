@@ -196,6 +196,8 @@ class RoundBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     A site that is ``observing`` changes nothing; ``would`` counts the actions it would have done now. ``tag_logs``
     are the logs of changes of tags, by VO; ``preproduction_tag_logs`` those of the pre-production information system.
+    ``shown_after_s`` is how long the latest change of tags took to be seen in the information systems, measured at
+    ``shown_at``; neither before that was measured.
     """
 
     KIND: ClassVar[str] = "round"
@@ -212,6 +214,8 @@ class RoundBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     group: GroupText = names.DEFAULT_GROUP
     tag_logs: Annotated[dict[VoText, LogHead], msgspec.Meta(max_length=1000)] = {}
     preproduction_tag_logs: Annotated[dict[VoText, LogHead], msgspec.Meta(max_length=1000)] = {}
+    shown_after_s: float | None = None
+    shown_at: datetime | None = None
 
 
 class RequestState(Enum):

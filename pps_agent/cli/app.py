@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "resume": ("resolve", "Undo pause or leave."),
     "leave": ("resolve", "Untag, drain and remove every release."),
     "enrol": ("enrol", "Get this site's certificate from the collector with a one-time token."),
+    "setup": ("setup", "Set up who may change and publish tags; run by root."),
     "node-run": ("node_run", "Run a node's probes from a request file, as a job does."),
     "job": ("job", "One heavy step as a child process (used by the agent itself)."),
 }

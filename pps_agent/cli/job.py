@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from pps_agent.install import install as install_release
 from pps_agent.jobs import (
     Expected,
     InstallReply,
+    LdifReply,
     PublishedReply,
     RefreshReply,
     ReportReply,
@@ -38,6 +40,8 @@ from pps_agent.site import Site
 from pps_agent.state import Offer, ReleaseSet, Unknown
 from pps_agent.store import Store
 from pps_agent.tags.areas import find_areas
+from pps_agent.tags.errors import TagError
+from pps_agent.tags.static import keep_ldif
 from pps_agent.transfer import fetch_manifest
 from pps_wire.errors import WireError
 
@@ -137,6 +141,21 @@ def published() -> None:
 
 
 @job.command()
+def ldif() -> None:
+    """Bring the files of tags in GLUE 2 up to date."""
+    settings, problems = context.settings(), list[str]()
+    for area in find_areas(settings):
+        try:
+            problems += keep_ldif(area, settings.paths.cache, socket.gethostname(), datetime.now(UTC))
+        except (TagError, WireError) as exc:
+            problems.append(str(exc))
+    _reply(LdifReply(problems=problems))
+    sys.stdout.flush()
+    if problems:
+        os._exit(0)  # a thread may hang on the file system
+
+
+@job.command()
 def report() -> None:
     """Send the collector what waits in the outbox."""
     from pps_agent.report import send_outbox  # with requests, which the other jobs need not load
@@ -207,6 +226,6 @@ def _load_root(path: Path) -> bytes:
         raise ConfigError([f"{path}: {exc.strerror}; get root.json from the publisher, see repository.root"]) from exc
 
 
-def _reply(reply: RefreshReply | InstallReply | PublishedReply | ReportReply | RequestReply) -> None:
+def _reply(reply: RefreshReply | InstallReply | PublishedReply | ReportReply | RequestReply | LdifReply) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
     sys.stdout.flush()

@@ -37,6 +37,7 @@ def _describe(settings: Settings, site: Site, sight: Sight) -> dict[str, Any]:
     identity = load_identity(settings)
     outbox = Outbox(site.database, "", settings.site.name)
     resolve = site.history.resolve()
+    propagation = site.history.propagation()
     return {
         "site": settings.site.name,
         "agent_version": __version__,
@@ -47,6 +48,8 @@ def _describe(settings: Settings, site: Site, sight: Sight) -> dict[str, Any]:
         "paused": resolve.paused,
         "leaving": resolve.leaving,
         "outbox_waiting": outbox.waiting(),
+        "shown_after_s": propagation[0] if propagation else None,
+        "shown_at": propagation[1].isoformat() if propagation else None,
         "group": settings.group.name,
         "store": str(settings.paths.store),
         "store_kind": settings.store.kind,
@@ -117,6 +120,10 @@ def _print(value: dict[str, Any]) -> None:
         context.print_line("in use    seen on this machine only; on others the drain time protects running jobs")
     context.print_line(f"probes    run as {value['probes_run_as']}")
     context.print_line(f"          {_describe_confinement(value['landlock'])}")
+    if value["shown_after_s"] is not None:
+        context.print_line(
+            f"tags      shown {value['shown_after_s']:.0f} s after a change, measured {value['shown_at']}"
+        )
     context.print_line(f"outbox    {value['outbox_waiting']} results wait")
     would = f", {value['withheld']} that would be done but for: {_hindrance(value)}" if value["withheld"] else ""
     context.print_line(f"next      {value['next']} actions (pps-agent plan --offline){would}")

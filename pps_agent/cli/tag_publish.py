@@ -98,6 +98,8 @@ def _print(texts: list[str], snapshot: Snapshot) -> int:
     """Print what is known, warn of what is not, and end at once: a thread may hang on the file system."""
     for problem in snapshot.problems:
         click.echo(f"pps-agent: warning: {problem}; what was last known is printed in its place", err=True)
+    if snapshot.not_kept:
+        click.echo(f"pps-agent: warning: {snapshot.not_kept}", err=True)
     for text in texts:
         click.echo(text, nl=False)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Tag lists on disk: the one lock, bounded reads, writes that keep a file's owner, group and mode.
+"""Tag lists on disk: the one lock, bounded reads, writes that keep a file's rights.
 
 List files often belong to a VO's software manager, who may write into the directory: nothing
 planted there (link, fifo, huge file) may make the agent read or write anything else.
@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pps_agent.files import save_bytes, sync_directory
+from pps_agent.files import sync_directory
+from pps_agent.tags import layout
 from pps_agent.tags.errors import TagFileError
+from pps_agent.tags.replacement import replace_list, sweep
 
-LOCK_NAME: Final = ".pps-tags.lock"
+LOCK_NAME: Final = layout.LOCK
 MAX_LIST_BYTES: Final = 16 * 1024**2
 _LOCK_POLL_S: Final = 0.01
 
@@ -28,8 +30,7 @@ def locked(base: Path, timeout_s: float) -> Iterator[None]:
     """Hold the lock of a tag base. The base must exist. Raises: TagFileError."""
     path = base / LOCK_NAME
     try:
-        # No reading by others: whoever may open it may hold it, and so stop every change of tags.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
+        descriptor = _open_lock(path)
     except OSError as exc:
         raise TagFileError(f"cannot open the lock {path}: {exc.strerror}; {_remedy(base)}") from exc
     try:
@@ -80,21 +81,17 @@ def list_directories(path: Path) -> tuple[str, ...]:
 
 
 def save_list(path: Path, content: bytes) -> None:
-    """Replace one list durably, keeping owner, group and mode of the file that is there.
+    """Replace one list durably under the rights it has (see ``replacement.py``).
 
     The caller holds the lock. Raises: TagFileError; the list is as it was then.
     """
     try:
         sweep(path)
-        before = _stat(path)
-        if before is None:
-            save_bytes(path, content, mode=0o644)
-        elif _would_keep(path.parent, before):
-            save_bytes(path, content, mode=stat.S_IMODE(before.st_mode))
-        else:
-            _save_as(path, content, before)
+        replace_list(path, content)
     except OSError as exc:
-        raise TagFileError(f"cannot write {path}: {exc.strerror}; check space and permissions") from exc
+        raise TagFileError(
+            f"cannot write {path}: {exc.strerror}; check space and permissions, or have root run pps-agent setup"
+        ) from exc
 
 
 def make_directories(path: Path, base: Path) -> tuple[Path, ...]:
@@ -109,7 +106,7 @@ def make_directories(path: Path, base: Path) -> tuple[Path, ...]:
             if directory.is_relative_to(base) and directory != base and not directory.is_dir():
                 directory.mkdir()
                 created.append(directory)
-                directory.chmod((stat.S_IMODE(directory.stat().st_mode) | 0o755) & ~0o002)
+                _open_to_readers(directory)
                 sync_directory(directory.parent)
     except OSError as exc:
         remove_directories(created)
@@ -117,11 +114,37 @@ def make_directories(path: Path, base: Path) -> tuple[Path, ...]:
     return tuple(created)
 
 
+def _open_to_readers(directory: Path) -> None:
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    wanted = (mode | 0o755) & ~0o002
+    if mode != wanted:  # no call without need: the agent's unit forbids any that names the setgid bit
+        directory.chmod(wanted)
+
+
 def remove_directories(created: list[Path] | tuple[Path, ...]) -> None:
     """Remove directories made a moment ago, deepest first; one that somebody uses meanwhile stays."""
     for directory in reversed(created):
         with contextlib.suppress(OSError):
             directory.rmdir()
+
+
+def _open_lock(path: Path) -> int:
+    """Open the lock, and make it where setup did not. Raises: OSError.
+
+    Whoever may open it, if only to read, may hold it and so stop every change of tags. Those who may write the base
+    could take it away as well, so a new one lets them in, whatever the umask; and nobody else.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    base = path.parent.stat()
+    if base.st_mode & stat.S_IWGRP and base.st_gid == os.fstat(descriptor).st_gid:
+        os.fchmod(descriptor, 0o660)
+    return descriptor
 
 
 def _wait_for_lock(descriptor: int, path: Path, timeout_s: float) -> None:
@@ -142,57 +165,6 @@ def _wait_for_lock(descriptor: int, path: Path, timeout_s: float) -> None:
             return
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        raise TagFileError(f"{path} is not a regular file: move it away")
-    return found
-
-
-def _would_keep(directory: Path, before: os.stat_result) -> bool:
-    """Tell whether a new file in this directory gets the old one's owner and group by itself."""
-    parent = directory.stat()
-    group = parent.st_gid if parent.st_mode & stat.S_ISGID else os.getegid()
-    return (before.st_uid, before.st_gid) == (os.geteuid(), group)
-
-
-def _save_as(path: Path, content: bytes, before: os.stat_result) -> None:
-    """Replace a list of another owner, as ``save_bytes`` does, with owner and group set before it takes the name.
-
-    All through one descriptor: the directory may belong to an account that would swap the temporary
-    file for a link to something better.
-    """
-    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except BaseException as exc:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        if isinstance(exc, PermissionError):
-            raise TagFileError(
-                f"cannot write {path} and keep its owner {before.st_uid}:{before.st_gid}: "
-                f"run as that account, or give the directory the setgid bit and this account's group"
-            ) from exc
-        raise
-    sync_directory(path.parent)
-
-
-def sweep(path: Path) -> None:
-    """Remove what a writer killed in the middle left beside a file; the lock says it is dead. Raises: OSError."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
 def _unreadable(path: Path, exc: OSError) -> str:
     if exc.errno == errno.ELOOP:
         return f"{path} is a symbolic link, which is not followed: put a regular file there"
@@ -202,4 +174,4 @@ def _unreadable(path: Path, exc: OSError) -> str:
 def _remedy(base: Path) -> str:
     if not base.is_dir():
         return f"create the tag directory {base}, or set paths.tags to where the site's tag files are"
-    return f"let this account write to {base}"
+    return f"have root run pps-agent setup, or let this account write to {base}"

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Final
 
 from pps_agent.files import save_bytes, sync_directory
-from pps_agent.tags import audit, disk
+from pps_agent.tags import audit, disk, layout
 from pps_agent.tags.audit import Entry, Head
 from pps_agent.tags.errors import TagFileError
 from pps_agent.tags.intent import Intent, parse_intent, render_intent
 from pps_agent.tags.life import Lives, parse_lives, render_lives
+from pps_agent.tags.replacement import sweep
 from pps_wire.errors import WireError
 from pps_wire.names import Vo
 
-DIRECTORY: Final = ".pps-tags"
-_LIVES: Final = "life.json"
-_AUDIT: Final = "audit.jsonl"
-_INTENT: Final = "intent.json"
+DIRECTORY: Final = layout.LEDGERS
+_LIVES: Final = layout.LIVES
+_AUDIT: Final = layout.AUDIT
+_INTENT: Final = layout.INTENT
 _MODE: Final = 0o664
 """The group is the VO's; providers of other accounts read."""
 _CHUNK_BYTES: Final = 64 * 1024
@@ -80,6 +81,7 @@ class Ledger:
     def begin(self, intent: Intent) -> None:
         """Write down a change durably. From here on it counts. Raises: TagFileError; nothing is changed then."""
         self._make_directory()
+        self._check_log()
         self._save(_INTENT, render_intent(intent))
 
     def finish(self, intent: Intent) -> None:
@@ -114,12 +116,13 @@ class Ledger:
         if last == line:
             return
         with self._told(_AUDIT):
-            is_new = not self.audit_path.exists()
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self.audit_path, flags, _MODE)
             try:
-                if is_new:
-                    os.fchmod(descriptor, _MODE)
+                status = os.fstat(descriptor)
+                is_new = status.st_size == 0  # also where its maker was killed before the next lines
+                if is_new and status.st_uid == os.geteuid():
+                    os.fchmod(descriptor, _MODE)  # whatever the umask: the VO's managers and the agent append in turn
                 os.ftruncate(descriptor, _whole_bytes(descriptor))
                 content = line + b"\n"
                 while content:
@@ -129,6 +132,11 @@ class Ledger:
                 os.close(descriptor)
             if is_new:
                 sync_directory(self._directory)
+
+    def _check_log(self) -> None:
+        """See that the log can be written, before a change that could not be told of is begun. Raises: TagFileError."""
+        with self._told(_AUDIT), contextlib.suppress(FileNotFoundError):
+            os.close(os.open(self.audit_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
 
     def _last_line(self) -> bytes | None:
         """Give the last whole line, without its newline; None in an empty log."""
@@ -144,7 +152,7 @@ class Ledger:
 
     def _save(self, name: str, content: bytes) -> None:
         with self._told(name):
-            disk.sweep(self._directory / name)
+            sweep(self._directory / name)
             save_bytes(self._directory / name, content, mode=_MODE)
 
     def _make_directory(self) -> None:

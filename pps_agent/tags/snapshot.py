@@ -4,22 +4,19 @@ Such a program is run every few minutes by an information system that takes sile
 whole one. So each list that cannot be read, and all of them when the file system does not answer, is given as it was
 when it last could be; what is over meanwhile is left out all the same.
 
-The last good lists are kept in a file of the account that publishes, ``<cache>/tags-<uid>-<name>.json``. Its time of
+The last good lists are kept in a file of the account that publishes, ``<cache>/tags/<uid>/<name>.json``. Its time of
 change is when it was last in use: no tag that was over by then comes back when the clock is set back.
 """
 
-import contextlib
 import json
-import os
-import stat
 import threading
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pps_agent.tags import disk
 from pps_agent.tags.errors import TagError
+from pps_agent.tags.keeper import Keeper
 from pps_agent.tags.life import Life, Lives, parse_lives, render_lives
 from pps_agent.tags.listing import parse_tags
 from pps_agent.tags.store import TagStore
@@ -40,10 +37,14 @@ class Shown(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What is to be published, by subcluster, sorted by tag; ``problems``: what kept newer tags away."""
+    """What is to be published, by subcluster, sorted by tag.
+
+    ``problems``: what kept newer tags away; ``not_kept``: why these will not be there when there are problems.
+    """
 
     tags: Mapping[Subcluster, tuple[Shown, ...]]
     problems: tuple[str, ...] = ()
+    not_kept: str = ""
 
 
 class _Seen:
@@ -62,15 +63,16 @@ def take_snapshot(store: TagStore, cache: Path | None, name: str = "all", limit_
     ``cache``: the directory of the last good lists, None: there are none; ``name``: whose they are, the same for the
     same subclusters only.
     """
-    keeper = None if cache is None else _Keeper(cache / f"tags-{os.geteuid()}-{name}.json")
+    keeper = None if cache is None else Keeper(cache, name)
     seen = _read_in_time(store, limit_s)
     used_at = keeper.used_at() if keeper else 0.0
+    not_kept = ""
     if keeper is not None and not seen.problems:
-        keeper.keep(seen, max(used_at, store.now_s(Lives())))
+        not_kept = keeper.keep(_render(seen), max(used_at, store.now_s(Lives())))
     elif keeper is not None:
-        _fill(seen, keeper.load(), store.subclusters)
+        _fill(seen, _load(keeper), store.subclusters)
     tags = {subcluster: tuple(_show(store, seen, subcluster, used_at)) for subcluster in store.subclusters}
-    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)))
+    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)), not_kept)
 
 
 def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
@@ -151,53 +153,6 @@ def _show(store: TagStore, seen: _Seen, subcluster: Subcluster, used_at: float) 
     return shown
 
 
-class _Keeper:
-    """The file of the last good lists. It belongs to the account that publishes, or it is not there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def used_at(self) -> float:
-        """Give when it was last in use, in seconds since 1970; 0 without one."""
-        try:
-            return self._path.lstat().st_mtime if self._is_ours() else 0.0
-        except OSError:
-            return 0.0
-
-    def keep(self, seen: _Seen, now_s: float) -> None:
-        """Keep lists, if they are others than before; note when they were in use. A full disk costs only that."""
-        with contextlib.suppress(OSError):
-            content = _render(seen)
-            if self._is_ours() and self._path.stat().st_size == len(content) and self._path.read_bytes() == content:
-                os.utime(self._path, (now_s, now_s))
-                return
-            temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                with os.fdopen(os.open(temporary, flags, 0o600), "wb") as stream:
-                    stream.write(content)
-                os.utime(temporary, (now_s, now_s))
-                temporary.replace(self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-    def load(self) -> _Seen:
-        """Give the last good lists; none where there is no sound file."""
-        try:
-            if not self._is_ours():
-                return _Seen()
-            return _parse(disk.load_list(self._path) or b"")
-        except (OSError, TagError, WireError, ValueError, KeyError, TypeError, AttributeError):
-            return _Seen()
-
-    def _is_ours(self) -> bool:
-        try:
-            status = self._path.lstat()
-        except FileNotFoundError:
-            return False
-        return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-
-
 def _render(seen: _Seen) -> bytes:
     lists = {
         subcluster: {vo: " ".join(tags) for vo, tags in sorted(found.items())}
@@ -205,6 +160,14 @@ def _render(seen: _Seen) -> bytes:
     }
     lives = {vo: render_lives(lives).decode() for vo, lives in sorted(seen.lives.items()) if lives.tags}
     return json.dumps({"format": 1, "lists": lists, "lives": lives}).encode()
+
+
+def _load(keeper: Keeper) -> _Seen:
+    """Give what was kept; nothing where that cannot be understood."""
+    try:
+        return _parse(keeper.load())
+    except (WireError, ValueError, KeyError, TypeError, AttributeError):
+        return _Seen()
 
 
 def _parse(content: bytes) -> _Seen:

@@ -1,5 +1,6 @@
 """An information system that cannot be looked at: always Unknown, never "no tags"."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -46,9 +47,9 @@ def answer_once(server: socket.socket, *answers: bytes) -> threading.Thread:
 
 
 def as_answer_to(request: bytes, operation: bytes) -> bytes:
-    """Wrap an operation as an LDAPMessage with the request's message id (below 128 here; RFC 4511, 4.1.1)."""
-    start = request.index(b"\x02\x01")
-    message = request[start : start + 3] + operation
+    """Wrap an operation as an LDAPMessage with the request's message id (RFC 4511, 4.1.1)."""
+    start = 2 if request[1] < 0x80 else 2 + (request[1] & 0x7F)
+    message = request[start : start + 2 + request[start + 1]] + operation
     return bytes([0x30, len(message)]) + message
 
 
@@ -122,3 +123,23 @@ def test_unknown_and_a_missing_subcluster_never_meet_an_expectation() -> None:
     wanted = {SC1: Expectation(absent=frozenset({A}))}
     assert not infosys.is_reached(Unknown("down"), wanted)
     assert not infosys.is_reached({}, wanted)
+
+
+def test_a_server_that_drips_for_ever_is_unknown_in_the_end(listener: socket.socket) -> None:
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            request = connection.recv(4096)
+            connection.sendall(as_answer_to(request, BIND_OK))
+            connection.recv(4096)
+            connection.sendall(b"\x30\x82\xff\xff")  # a message of 65,535 bytes
+            while True:
+                connection.sendall(b"\x00")
+                threading.Event().wait(0.05)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    found = infosys.observe_published(url_of(listener), "o=grid", [SC1], 0.2)
+    thread.join(10)
+    assert isinstance(found, Unknown)
+    assert not thread.is_alive()

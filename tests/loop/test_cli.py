@@ -80,6 +80,7 @@ MUTATIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("tag", "clean"): (),
     ("tag", "adopt"): (),
     ("tag", "arc"): ("--runtime-dir", "/tmp"),
+    ("setup",): ("--user", "root"),
     ("pause",): (),
     ("resume",): (),
     ("leave",): (),
@@ -88,8 +89,8 @@ MUTATIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("probe", "approve"): ("--all",),
     ("probe", "clone"): ("wn.env", "org.example.wn.env", "--to", "/tmp"),
 }
-NOT_READY = {("enrol",), ("outbox", "flush"), ("release", "rollback")}
-"""Refused where there is no collector, or no earlier release."""
+NOT_READY = {("enrol",), ("outbox", "flush"), ("release", "rollback")} | ({("setup",)} if os.geteuid() else set())
+"""Refused where there is no collector, or no earlier release; setup to all but root."""
 READS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("plan",): ("--offline",),
     ("status",): (),
@@ -120,6 +121,7 @@ NEITHER = {
     ("job", "refresh"),
     ("job", "install"),
     ("job", "published"),
+    ("job", "ldif"),
     ("job", "report"),
     ("job", "requests"),
     ("node-run",),

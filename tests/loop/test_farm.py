@@ -214,7 +214,7 @@ def test_agents_of_two_stores_may_share_a_tag_base_but_not_a_subcluster(
     assert f"{site.tags / SUBCLUSTER}: another agent" in answer.stderr
     site.configure(site={"subclusters": ["ce02.example.org"]})
     assert site.run("once").code == 0
-    owners = json.loads((site.tags / ".pps-owners.json").read_text())
+    owners = json.loads((site.tags / ".pps-tags" / "owners.json").read_text())
     assert {name: Path(owner["state"]).name for name, owner in owners.items()} == {
         SUBCLUSTER: "state",
         "ce02.example.org": "state2",

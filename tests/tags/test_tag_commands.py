@@ -99,7 +99,7 @@ def test_a_host_is_no_subcluster_for_the_agents_own_command(tools: Tools) -> Non
 def test_a_fault_that_concerns_no_tag_stops_no_tag_command(tools: Tools) -> None:
     tools.write("VO-dteam-a\n")
     with tools.config.open("a") as settings:
-        settings.write("[probes]\ntimeout_s = 'soon'\n")
+        settings.write("cache = '.'\n[probes]\ntimeout_s = 'soon'\n")
     published = tools.shell("pps-agent tag ldif")
     assert (published.code, published.out.count(": VO-dteam-a"), published.err) == (0, 1, "")
     assert tools.shell(f"lcg-ManageVOTag -host {SC1} -vo dteam --add -tag VO-dteam-b").code == 0

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import threading
 import time
@@ -119,7 +120,7 @@ def test_a_clock_set_back_brings_back_nothing_that_was_over_when_it_was_last_pub
 
 
 def test_a_cache_that_somebody_else_planted_is_not_used(world: World) -> None:
-    kept = world.cache / f"tags-{os.geteuid()}-all.json"
+    kept = world.cache / "tags" / str(os.geteuid()) / "all.json"
     for plant in (
         lambda: kept.symlink_to("/etc/passwd"),
         lambda: kept.write_bytes(b"nonsense"),
@@ -135,11 +136,28 @@ def test_a_cache_that_somebody_else_planted_is_not_used(world: World) -> None:
 
 
 def test_what_is_no_tag_in_the_cache_is_not_published(world: World) -> None:
-    kept = world.cache / f"tags-{os.geteuid()}-all.json"
+    kept = world.cache / "tags" / str(os.geteuid()) / "all.json"
     kept.write_bytes(kept.read_bytes().replace(b"VO-ops-old", b"VO-ops-old VO-ops-a,b VO-dteam-x"))
     os.utime(kept, (NOW, NOW))
     as_directory(list_path(world.base, vo=OPS))
     assert world.look()[SC1] == [A, B, OLD]
+
+
+def test_what_is_kept_is_for_the_account_alone(world: World) -> None:
+    kept = world.cache / "tags" / str(os.geteuid())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    assert stat.S_IMODE((kept / "all.json").stat().st_mode) == 0o600
+
+
+def test_a_directory_that_is_a_link_or_anothers_is_neither_read_nor_written(world: World) -> None:
+    kept, elsewhere = world.cache / "tags" / str(os.geteuid()), world.cache / "elsewhere"
+    kept.rename(elsewhere)
+    kept.symlink_to(elsewhere)
+    seen = world.take()
+    assert "cannot keep the tags for when they cannot be read" in seen.not_kept
+    assert "have root run pps-agent setup --publisher" in seen.not_kept
+    as_directory(list_path(world.base, vo=OPS))
+    assert OLD not in world.look()[SC1]
 
 
 def test_a_release_that_is_not_announced_is_known_and_not_listed(world: World) -> None:

@@ -48,6 +48,43 @@ def test_a_minimal_file_gives_the_defaults_of_everything_else(tmp_path: Path) ->
             assert default_of(field) == getattr(getattr(settings, section), field.name)
 
 
+PREPRODUCTION = MINIMAL.replace("[repository]", 'subclusters = ["ce01"]\nhosts = ["grid"]\n[repository]')
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ('subclusters = ["CE01"]', "preproduction.subclusters: CE01 is production's as well"),
+        ('subclusters = ["pps"]\nhosts = ["grid"]', "preproduction.hosts: grid is production's as well"),
+        ('subclusters = ["pps"]\nhosts = ["ce01"]', "preproduction.hosts: ce01 is production's as well"),
+        ('subclusters = ["pps"]\ntags = "/opt/glite/var/info/pps"', "preproduction.tags: /opt/glite/var/info/pps and"),
+        ('subclusters = ["pps"]\ntags = "/opt/edg"', "preproduction.tags: /opt/edg and paths.global_tags = "),
+        (
+            'subclusters = ["pps"]\nglobal_tags = "/opt/edg/var/info"',
+            "preproduction.global_tags: /opt/edg/var/info and",
+        ),
+        (
+            'subclusters = ["pps"]\nurl = "http://b"',
+            "preproduction.url: 'http://b' must begin with ldap:// or ldaps://",
+        ),
+        ('subclusters = ["pps"]\nldif = "/g/x.txt"\nservice = "s"', "preproduction.ldif: a BDII reads *.ldif only"),
+        ('subclusters = ["pps"]\nldif = "/g/x.ldif"', "preproduction.ldif needs preproduction.service"),
+    ],
+)
+def test_what_would_mix_up_production_and_preproduction_is_refused(tmp_path: Path, lines: str, fault: str) -> None:
+    (found,) = faults_of(tmp_path, PREPRODUCTION + f"[preproduction]\n{lines}\n")
+    assert found.partition(": ")[2].startswith(fault)
+
+
+def test_one_server_or_file_for_both_systems_is_refused(tmp_path: Path) -> None:
+    both = 'url = "ldap://b"\nldif = "/g/x.ldif"\nservice = "s"\n'
+    text = PREPRODUCTION + f'[infosys]\n{both}[preproduction]\nsubclusters = ["pps"]\n{both}'
+    assert [fault.partition(": ")[2].partition(":")[0] for fault in faults_of(tmp_path, text)] == [
+        "preproduction.ldif",
+        "preproduction.url",
+    ]
+
+
 def test_three_mistakes_in_one_file_and_one_in_conf_d_are_all_named_with_their_lines(tmp_path: Path) -> None:
     text = MINIMAL + '[daemon]\ninterval_s = "often"\n\n[polcy]\nx = 1\n\n[store]\ndrain = 5\n'
     assert faults_of(tmp_path, text, **{"10-site": "# ours\n[infosys]\ntimeout_s = 0\n"}) == [
@@ -123,6 +160,30 @@ def test_what_does_not_fit_the_stores_kind_is_refused(tmp_path: Path, lines: str
 )
 def test_files_are_flushed_one_by_one_where_the_store_is_far(kind: str, sync: str, files: bool) -> None:
     assert StoreSettings(kind=kind, sync=sync).syncs_files is files
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ('"x"', "'x' must be a table of texts"),
+        ("{ dteam = 1 }", "1 must be text in quotes"),
+        ('{ dteam = "a b" }', "'a b' is not valid: write e.g. 'dteamsgm'"),
+        ('{ dteam = "" }', "dteam has an empty group: name one, or leave the VO out"),
+        ('{ "a/b" = "x" }', "vo: 'a/b' is not valid: write letters, digits and . _ -"),
+        ('{ ops = "x" }', "ops is not in site.vos; known: dteam"),
+    ],
+)
+def test_managers_are_groups_of_the_sites_own_vos(tmp_path: Path, value: str, fault: str) -> None:
+    (found,) = faults_of(tmp_path, MINIMAL, managers=f"[site]\nmanagers = {value}\n")
+    assert found.startswith(f"conf.d/managers.toml:2: site.managers: {fault}")
+
+
+def test_managers_of_several_files_are_put_together(tmp_path: Path) -> None:
+    more = {
+        "a": '[site]\nvos = ["dteam", "vo.x-y.eu"]\nmanagers = { dteam = "sgm" }',
+        "b": '[site.managers]\n"vo.x-y.eu" = "x"',
+    }
+    assert load(tmp_path, MINIMAL, **more).settings.site.managers == {"dteam": "sgm", "vo.x-y.eu": "x"}
 
 
 def test_a_section_that_is_no_table_is_told_apart_from_an_unknown_one(tmp_path: Path) -> None:
