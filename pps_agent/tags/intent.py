@@ -61,10 +61,11 @@ def find_edit(intent: Intent | None, subcluster: Subcluster | None) -> ListEdit 
     return next((edit for edit in intent.entry.lists if edit.subcluster == (subcluster or "")), None)
 
 
-def apply_edit(content: bytes, edit: ListEdit | None, vo: Vo) -> bytes:
+def apply_edit(content: bytes, edit: ListEdit | None) -> bytes:
     """Give a list after the edit. What is done already changes nothing."""
     if edit is None:
         return content
     kept = listing.without_tags(content, map(Tag, edit.remove))
-    present = set(listing.parse_tags(kept, vo))
-    return listing.with_tags(kept, [Tag(tag) for tag in edit.add if tag not in present])
+    wanted = [Tag(tag) for tag in edit.add]
+    present = listing.find_present(kept, wanted)
+    return listing.with_tags(kept, [tag for tag in wanted if tag not in present])

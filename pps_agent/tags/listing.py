@@ -32,6 +32,12 @@ def parse_tags(content: bytes, vo: Vo) -> tuple[Tag, ...]:
     return tuple(dict.fromkeys(map(Tag, names.tag_pattern(vo).findall(text))))
 
 
+def find_present(content: bytes, tags: Iterable[Tag]) -> frozenset[Tag]:
+    """Give those of the tags that stand in a list. Takes any bytes."""
+    tokens = frozenset(parse_tokens(content))
+    return frozenset(tag for tag in tags if tag.encode("ascii") in tokens)
+
+
 def with_tags(content: bytes, tags: Iterable[Tag]) -> bytes:
     """Append tags, one a line; unchanged when there are none, else with a final newline."""
     lines = b"".join(tag.encode("ascii") + b"\n" for tag in tags)

@@ -130,7 +130,7 @@ class TagStore:
         found: dict[Tag, None] = {}
         for where in (subcluster, None) if self._global_base is not None else (subcluster,):
             content = disk.load_list(self._path(vo, where)) or b""
-            found |= dict.fromkeys(listing.parse_tags(apply_edit(content, find_edit(intent, where), vo), vo))
+            found |= dict.fromkeys(listing.parse_tags(apply_edit(content, find_edit(intent, where)), vo))
         return tuple(found)
 
     # --- changing
@@ -280,7 +280,7 @@ class TagStore:
     ) -> Edit:
         path = self._path(vo, where)
         before = disk.load_list(path)
-        present = set(listing.parse_tags(before or b"", vo))
+        present = listing.find_present(before or b"", (*add, *remove))
         added = tuple(tag for tag in add if tag not in present)
         removed = tuple(tag for tag in remove if tag in present)
         content = listing.with_tags(listing.without_tags(before or b"", removed), added)
@@ -365,7 +365,7 @@ class TagStore:
                 where = Subcluster(edit.subcluster) if edit.subcluster else None
                 path = self._path(vo, where)
                 before = disk.load_list(path)
-                edits.append(Edit(FileChange(where, path), before, apply_edit(before or b"", edit, vo)))
+                edits.append(Edit(FileChange(where, path), before, apply_edit(before or b"", edit)))
             self._write(edits)
         ledger.finish(intent)
 

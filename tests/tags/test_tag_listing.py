@@ -95,6 +95,12 @@ def test_any_bytes_can_be_read(content: bytes) -> None:
     assert len(set(found)) == len(found)
 
 
+@given(content=contents, some=st.lists(tags, max_size=3))
+def test_a_tag_is_present_when_it_is_among_those_that_are_read(content: bytes, some: list[Tag]) -> None:
+    asked = [*some, *listing.parse_tags(content, DTEAM)]
+    assert listing.find_present(content, asked) == set(asked) & set(listing.parse_tags(content, DTEAM))
+
+
 @given(content=contents, wanted=st.lists(tags, min_size=1, max_size=3, unique=True))
 def test_what_is_added_is_read_back_and_all_old_bytes_stay(content: bytes, wanted: list[Tag]) -> None:
     after = listing.with_tags(content, wanted)
