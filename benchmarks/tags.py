@@ -39,8 +39,9 @@ class _Site:
         names = ", ".join(f'"{name}"' for name in subclusters)
         self._config.write_text(
             f'[site]\nname = "BENCH"\nvos = ["dteam"]\nsubclusters = [{names}]\n[repository]\nurl = "http://127.0.0.1:9/"\n'
-            '[paths]\ntags = "tags"\ncache = "."\nglobal_tags = "none"\n[infosys]\nservice = "bench"\n'
+            '[paths]\ntags = "tags"\ncache = "cache"\nglobal_tags = "none"\n[infosys]\nservice = "bench"\n'
         )
+        (base / "cache").mkdir()
         content = "".join(f"VO-dteam-software-{number:05}-1.0\n" for number in range(count))
         for name in subclusters:
             (self.tags / name / "dteam").mkdir(parents=True)
