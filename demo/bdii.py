@@ -202,7 +202,7 @@ def _lay_out(
         if argv:
             text = f"#!/bin/sh\nexport PATH={_SYSTEM_PATH}\n{assignments}exec {shlex.join(argv)}\n"
             _write_script(directory / name, text)
-    for name in _CLIENTS:
+    for name in _CLIENTS if _needs_shim() else ():
         _write_script(directory / "shim" / name, _shim(name))
     for database in ("grid", "glue", "infosys"):
         (directory / "db" / database).mkdir()
@@ -211,8 +211,12 @@ def _lay_out(
     conf.write_text(_slapd_conf(directory, password))
 
 
+def _needs_shim() -> bool:
+    """Tell whether bdii-update passes -h and -p, as Debian 12's 6.0.0 does; its ldap-utils 2.5 take only -H."""
+    return b"ldapadd -d 256 -x -c -h " in Path(_program("bdii-update")).read_bytes()
+
+
 def _shim(name: str) -> str:
-    # Debian 12's bdii 6.0.0 passes -h and -p, which its ldap-utils 2.5 no longer know; later ones use -H.
     return f"""#!/bin/sh
 host= port= left=$#
 while [ "$left" -gt 0 ]; do

@@ -1,5 +1,7 @@
 """``tag ldif`` and ``tag render``: tags as publishers print them. On trouble the last good ones, with a warning."""
 
+import contextlib
+import fcntl
 import os
 import sys
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ from pps_agent.settings_tags import TagSettings
 from pps_agent.tags.areas import Area
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
-from pps_agent.tags.plain import render_condor_config, render_condor_cron, render_json, render_slurm
+from pps_agent.tags.plain import Nodes, render_condor_config, render_condor_cron, render_json, render_slurm
 from pps_agent.tags.snapshot import Shown, Snapshot, take_snapshot
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster
@@ -38,13 +40,13 @@ def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
     settings = context.tag_settings()
     try:
         snapshot = _snapshot(settings, *meant(settings, sc, preproduction=preproduction))
-        texts = [
+        text = "".join(
             render_glue1(dn or subcluster_dn(subcluster), [one.tag for one in tags if one.listed])
             for subcluster, tags in snapshot.tags.items()
-        ]
+        )
     except WireError as exc:
         return refuse(exc)
-    return _print(texts, snapshot)
+    return _print(text, snapshot)
 
 
 @click.command()
@@ -54,7 +56,8 @@ def ldif(sc: str | None, preproduction: bool, dn: str) -> int:
 @click.option("--service", default="", help="glue2: GLUE2ServiceID of the computing service; else infosys.service.")
 @click.option("--suffix", default=DEFAULT_SUFFIX, show_default=True, help="glue2: what lies above the service.")
 @click.option("--nodes", default="", help="slurm: print the scontrol command for these nodes.")
-def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str) -> int:
+@click.option("--keep", default="", help="slurm: features that the nodes have of their own, e.g. avx2,infiniband.")
+def render(sc: str | None, preproduction: bool, form: str, service: str, suffix: str, nodes: str, keep: str) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
     settings = context.tag_settings()
     now = datetime.now(UTC)
@@ -62,27 +65,27 @@ def render(sc: str | None, preproduction: bool, form: str, service: str, suffix:
         area, chosen = meant(settings, sc, preproduction=preproduction)
         snapshot = _snapshot(settings, area, chosen)
         place = Place(service or area.service, area.manager, suffix)
-        texts = _render(Form(form), settings, snapshot, place, nodes, now)
+        text = _render(Form(form), settings, snapshot, place, Nodes(nodes, tuple(filter(None, keep.split(",")))), now)
     except WireError as exc:
         return refuse(exc)
-    return _print(texts, snapshot)
+    return _print(text, snapshot)
 
 
-def _render(
-    form: Form, settings: TagSettings, snapshot: Snapshot, place: Place, nodes: str, now: datetime
-) -> list[str]:
+def _render(form: Form, settings: TagSettings, snapshot: Snapshot, place: Place, nodes: Nodes, now: datetime) -> str:
     match form:
         case Form.GLUE2:
             host = os.uname().nodename
-            return [render_glue2(subcluster, tags, place, host, now) for subcluster, tags in snapshot.tags.items()]
+            return "".join(
+                render_glue2(subcluster, tags, place, host, now) for subcluster, tags in snapshot.tags.items()
+            )
         case Form.JSON:
-            return [render_json(settings.site.name, snapshot, now)]
+            return render_json(settings.site.name, snapshot, now)
         case Form.CONDOR:
-            return [render_condor_config(_merge(snapshot))]
+            return render_condor_config(_merge(snapshot))
         case Form.CONDOR_CRON:
-            return [render_condor_cron(_merge(snapshot))]
+            return render_condor_cron(_merge(snapshot))
         case Form.SLURM:
-            return [render_slurm(_merge(snapshot), nodes)]
+            return render_slurm(_merge(snapshot), nodes)
 
 
 def _merge(snapshot: Snapshot) -> list[Shown]:
@@ -94,14 +97,19 @@ def _snapshot(settings: TagSettings, area: Area, chosen: tuple[Subcluster, ...])
     return take_snapshot(area.open(chosen), settings.paths.cache, area.name_of(chosen))
 
 
-def _print(texts: list[str], snapshot: Snapshot) -> int:
-    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system."""
+def _print(text: str, snapshot: Snapshot) -> int:
+    """Print what is known, warn of what is not, and end at once: a thread may hang on the file system.
+
+    A pipe is made large enough first, so that no moment passes in which half of the text is written: bdii-update takes
+    what was printed by a program that is killed for the whole.
+    """
     for problem in snapshot.problems:
         click.echo(f"pps-agent: warning: {problem}; what was last known is printed in its place", err=True)
     if snapshot.not_kept:
         click.echo(f"pps-agent: warning: {snapshot.not_kept}", err=True)
-    for text in texts:
-        click.echo(text, nl=False)
+    with contextlib.suppress(OSError):  # no pipe, or a text beyond fs.pipe-max-size
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, len(text))
+    click.echo(text, nl=False)
     sys.stdout.flush()
     sys.stderr.flush()
     if snapshot.problems:

@@ -4,9 +4,10 @@ Sources: HTCondor's manual, "Defining ClassAd Attributes" (``STARTD_ATTRS``) and
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pps_agent.tags.snapshot import Shown, Snapshot
 from pps_wire.names import Site, Tag
@@ -14,6 +15,16 @@ from pps_wire.names import Site, Tag
 FORMAT: Final = 1
 ATTRIBUTE: Final = "PPS_TAGS"
 """The attribute of a machine's ad: all its tags in one string, for ``stringListIMember``."""
+
+
+class Nodes(NamedTuple):
+    """Nodes of Slurm: their names as scontrol takes them, and the features they have beside tags."""
+
+    names: str = ""
+    keep: tuple[str, ...] = ()
+
+
+ANY_NODES: Final = Nodes()
 
 
 def render_json(site: Site, snapshot: Snapshot, at: datetime) -> str:
@@ -33,12 +44,16 @@ def render_condor_cron(tags: Iterable[Shown]) -> str:
     return f"{_attribute(tags)}-\n"
 
 
-def render_slurm(tags: Iterable[Shown], nodes: str = "") -> str:
-    """Give a node's features for slurm.conf, or with ``nodes`` the command that sets them and no others."""
-    features = ",".join(_listed(tags))
-    if not nodes:
-        return f"Features={features}\n"
-    return f"scontrol update NodeName={nodes} AvailableFeatures={features} ActiveFeatures={features}\n"
+def render_slurm(tags: Iterable[Shown], nodes: Nodes = ANY_NODES) -> str:
+    """Give the nodes' features for slurm.conf, or the command that sets them and no others when nodes are named.
+
+    Without any feature there is no text for slurm.conf, whose readers end at an empty ``Features=``.
+    """
+    features = ",".join(dict.fromkeys([*nodes.keep, *_listed(tags)]))
+    if nodes.names:
+        words = (f"NodeName={nodes.names}", f"AvailableFeatures={features}", f"ActiveFeatures={features}")
+        return shlex.join(["scontrol", "update", *words]) + "\n"
+    return f"Features={features}\n" if features else ""
 
 
 def _attribute(tags: Iterable[Shown]) -> str:

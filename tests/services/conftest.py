@@ -12,6 +12,7 @@ from demo.xrootd import XrootdServer, missing_reason, start_xrootd
 from pps_agent.tags.store import TagStore
 from pps_wire.names import Subcluster
 from tests.support.services import need
+from tests.support.trixie import run_bdii
 
 ROOT = Path(__file__).parents[2]
 SITE = "PPS-SITE"
@@ -71,6 +72,17 @@ def bdii(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bdii]:
         breathe_s=0.2,
     ) as server:
         yield Bdii(server.url, server.base, site / "tags", site / "agent.toml", directory / "plugin")
+
+
+@pytest.fixture
+def newer_bdii(public_directory: Path) -> Iterator[Bdii]:
+    """The same information system as the next release of Debian has it: bdii, slapd, schema and Python."""
+    for name in ("tags", "cache"):
+        (public_directory / name).mkdir()
+    config = public_directory / "agent.toml"
+    config.write_text(SETTINGS)
+    with run_bdii(public_directory, SITE, config, SUBCLUSTERS) as url:
+        yield Bdii(url, demo_bdii.BASE, public_directory / "tags", config, public_directory / "bdii" / "plugin")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Tag file, BDII plugin, bdii-update, slapd and ldap3 in one chain, all of them real."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -45,20 +44,6 @@ def test_a_tag_in_the_file_is_published_and_one_taken_out_vanishes(bdii: Bdii) -
 
     bdii.store.remove(DTEAM, [tag])
     assert wait(bdii, {SC2: Expectation(absent=frozenset({tag}))}).reached
-
-
-def test_lists_spoilt_by_others_keep_no_good_tag_from_being_published(bdii: Bdii) -> None:
-    path = bdii.tag_base / SC1 / OPS / "ops.list"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"# note\nVO-ops-spoilt-a VO-ops-SPOILT-a\nVO-ops-dn:x VO-ops-\xc3\xa4 VO-ops-!!\nVO-ops-spoilt-b")
-    good = frozenset({Tag("VO-ops-spoilt-b")})
-    shown = wait(bdii, {SC1: Expectation(present=good)})
-    assert shown.reached
-    assert isinstance(shown.observed, dict)
-    assert {tag.lower() for tag in shown.observed[SC1] if tag.startswith("VO-ops")} == {
-        "vo-ops-spoilt-a",
-        "vo-ops-spoilt-b",
-    }
 
 
 def test_the_search_of_the_how_to_finds_the_subclusters_with_the_tag_and_no_other(bdii: Bdii) -> None:
@@ -149,7 +134,11 @@ def await_glue2(bdii: Bdii, tag: str, fits: Callable[[list[str]], bool]) -> list
     return lines
 
 
-def test_tags_go_in_by_the_old_command_and_come_out_in_both_schemas(bdii: Bdii) -> None:
+@pytest.mark.parametrize("release", ["bdii", "newer_bdii"])
+def test_tags_go_in_by_the_old_command_and_come_out_in_both_schemas(
+    release: str, request: pytest.FixtureRequest
+) -> None:
+    bdii: Bdii = request.getfixturevalue(release)
     tag = "VO-dteam-commanded-6.1.0"
     manage = [str(Path(sys.executable).parent / "lcg-ManageVOTag"), "-config", str(bdii.config), "-host", SC1]
     manage += ["-vo", "dteam"]
@@ -182,47 +171,6 @@ def test_state_and_end_of_a_releases_tag_are_shown_while_no_job_is_sent_to_it(bd
     assert tag not in shown[SC1]
     bdii.store.set_life(DTEAM, {SC1: {tag: Life(TagState.BROKEN, "r", 1.0)}})
     await_glue2(bdii, tag, lambda lines: not lines)
-
-
-@pytest.mark.parametrize("spoil", ["directory", "pipe", "unreadable"])
-def test_one_vos_list_that_cannot_be_read_takes_no_tag_of_any_vo_away(bdii: Bdii, spoil: str) -> None:
-    kept, other = Tag("VO-ops-kept-1"), Tag(f"VO-dteam-beside-{spoil}")
-    path = bdii.tag_base / SC2 / OPS / "ops.list"
-    bdii.store.add(OPS, [kept], [SC2])
-    assert wait(bdii, {SC2: Expectation(present=frozenset({kept}))}).reached
-    content = path.read_bytes()
-    path.unlink()
-    match spoil:
-        case "directory":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case _:
-            path.symlink_to("/etc/shadow")
-    bdii.store.add(DTEAM, [other], [SC2])
-    shown = wait(bdii, {SC2: Expectation(present=frozenset({other, kept}))})
-    assert shown.reached, shown.observed
-    path.rmdir() if spoil == "directory" else path.unlink()
-    path.write_bytes(content)
-    bdii.store.remove(DTEAM, [other], [SC2])
-    bdii.store.remove(OPS, [kept], [SC2])
-
-
-def test_another_plugin_on_the_same_entry_takes_nothing_of_ours_and_we_nothing_of_its(bdii: Bdii) -> None:
-    ours = Tag("VO-dteam-two-plugins")
-    bdii.store.add(DTEAM, [ours], [SC1])
-    plugin = bdii.plugins / "another"
-    dn = f"GlueSubClusterUniqueID={SC1},GlueClusterUniqueID={SC1},mds-vo-name=resource,o=grid"
-    attribute = "GlueHostApplicationSoftwareRunTimeEnvironment"
-    plugin.write_text(
-        f"#!/bin/sh\nprintf 'dn: {dn}\\nchangetype: modify\\nadd: {attribute}\\n{attribute}: VO-ops-x\\n\\n'\n"
-    )
-    plugin.chmod(0o755)
-    both = frozenset({ours, Tag("VO-ops-x")})
-    assert wait(bdii, {SC1: Expectation(present=both)}).reached
-    plugin.unlink()
-    bdii.store.remove(DTEAM, [ours], [SC1])
-    assert wait(bdii, {SC1: Expectation(absent=both)}).reached
 
 
 def reconcile(bdii: Bdii, *words: str) -> tuple[int, dict[str, object]]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.support.namespaces import end_namespace
 from tests.support.services import need
+from tests.support.trixie import ROOT, sandbox
 
-ROOT = Path(__file__).resolve().parents[2] / ".cache" / "condor-root"
 COMMANDS = (
     "condor_submit",
     "condor_q",
@@ -27,7 +27,6 @@ COMMANDS = (
     "condor_reconfig",
     "condor_history",
 )
-USER = 901
 _CONFIG = """
 RELEASE_DIR = /usr
 LOCAL_DIR = {base}
@@ -104,6 +103,11 @@ class CondorPool:
         assert done.returncode == 0, (argv, done.stdout, done.stderr)
         return done.stdout
 
+    def configure(self, name: str, text: str) -> None:
+        """Write a file of configuration and have the daemons read it."""
+        (self.base / "config.d" / name).write_text(text)
+        self.command("condor_reconfig")
+
     def queue(self) -> list[str]:
         """Give the ids of all jobs in the queue."""
         return self.command("condor_q", "-af:j", "JobStatus").split()[::2]
@@ -112,27 +116,6 @@ class CondorPool:
         """Give the ends of what the daemons wrote."""
         paths = sorted((self.base / "log").glob("*Log"))
         return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
-
-
-def _inside(base: Path, *command: str) -> list[str]:
-    """Give the command that runs another in a sandbox of its own, in the pool's root."""
-    mounts = ["--ro-bind", str(ROOT), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]
-    mounts += ["--tmpfs", "/home/submitter", "--bind", str(base), str(base)]
-    names = [
-        "--unshare-user",
-        "--uid",
-        str(USER),
-        "--gid",
-        str(USER),
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-ipc",
-    ]
-    names += ["--unshare-uts", "--hostname", "lab", "--die-with-parent"]
-    variables = {"PATH": "/usr/bin:/usr/sbin", "HOME": "/home/submitter", "USER": "submitter"}
-    variables |= {"CONDOR_CONFIG": f"{base}/etc/condor_config"}
-    settings = [word for name, value in variables.items() for word in ("--setenv", name, value)]
-    return ["bwrap", *names, *mounts, "--clearenv", *settings, "--chdir", str(base), *command]
 
 
 def _write_commands(base: Path, sandboxed: int) -> None:
@@ -165,7 +148,7 @@ def _run(base: Path) -> Iterator[CondorPool]:
     env = {"PATH": f"{base}/bin:/usr/bin:/bin"}
     with (base / "master.log").open("wb") as log:
         master = subprocess.Popen(
-            _inside(base, "condor_master", "-f"), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            sandbox(base, "condor_master", "-f"), stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
     pool = CondorPool(base, base / "work", env, master)
     try:

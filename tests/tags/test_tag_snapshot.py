@@ -252,6 +252,7 @@ def test_the_other_texts_hold_the_listed_tags_once_each(many: list[Shown]) -> No
     assert read(config.splitlines()[1].removeprefix('PPS_TAGS = "').removesuffix('"')) == listed
     assert cron == config.splitlines()[1] + "\n-\n"
     assert read(plain.render_slurm(many).strip().removeprefix("Features=")) == listed
+    assert (plain.render_slurm(many) == "") is (not listed)  # slurmctld ends at an empty Features=
     document = json.loads(plain.render_json(Site("S"), Snapshot({SC1: tuple(many)}), AT))
     assert [one["tag"] for one in document["subclusters"][SC1]] == [one.tag for one in many]
 
@@ -300,6 +301,9 @@ def test_every_form_is_printed(tools: Tools) -> None:
     ]
     nodes = tools.shell("pps-agent tag render --format slurm --nodes n1").out
     assert nodes.startswith("scontrol update NodeName=n1 AvailableFeatures=VO-dteam-a,")
+    kept = tools.shell("pps-agent tag render --format slurm --nodes n[1-2] --keep avx2,ib").out
+    features = "avx2,ib,VO-dteam-a,VO-dteam-pps-6.1.0"
+    assert kept == f"scontrol update 'NodeName=n[1-2]' AvailableFeatures={features} ActiveFeatures={features}\n"
     glue = tools.shell("pps-agent tag render --format glue2")
     assert (glue.code, glue.out.count("dn: GLUE2ApplicationEnvironmentID="), glue.err) == (0, 2, "")
 
