@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pps_agent.disk import site_error
 from pps_agent.errors import BusyError, SiteError
 
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -73,7 +72,7 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         # 0600: whoever may open it, if only to read, may hold it and stop us.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise site_error(exc, path) from exc
+        raise _site_error(exc, path) from exc
     try:
         _lock(descriptor, path, what)
         with contextlib.suppress(OSError):  # the name is for people: a full disk must not stop who holds the lock
@@ -98,7 +97,7 @@ def _lock(descriptor: int, path: Path, what: str) -> None:
                 f"{path}: this file system gives no locks ({exc.strerror}); mount it with locks"
                 " (NFS: version 4 or rpc.statd, Lustre: -o flock), or move the directory to one that has them"
             ) from exc
-        raise site_error(exc, path, ", taking the lock") from exc
+        raise _site_error(exc, path, ", taking the lock") from exc
 
 
 def _read_holder(descriptor: int) -> bytes:
@@ -106,3 +105,9 @@ def _read_holder(descriptor: int) -> bytes:
         return os.pread(descriptor, _MAX_HOLDER_BYTES, 0)
     except OSError:
         return b""
+
+
+def _site_error(exc: OSError, path: Path, note: str = "") -> SiteError:
+    from pps_agent.disk import site_error  # only on the way to an error: tag commands save files without it
+
+    return site_error(exc, path, note)

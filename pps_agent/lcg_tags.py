@@ -10,13 +10,12 @@ Standard library only: scripts call this once for each tag.
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.errors import AgentError, exit_code_of
-from pps_agent.settings import Settings
-from pps_agent.settings_file import load_settings
+from pps_agent.settings_tags import TagSettings
+from pps_agent.settings_tags_file import load_tag_settings
 from pps_agent.tags.areas import Area, find_areas
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import UnknownTargetError
@@ -35,8 +34,7 @@ class _UsageError(Exception):
     """The command line cannot be carried out as it stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grammar:
+class Grammar(NamedTuple):
     """The options of one of the commands, all with one dash or two: with one value, with several, and without."""
 
     program: str
@@ -46,14 +44,14 @@ class Grammar:
     verbs: tuple[str, ...]
 
 
-@dataclass(slots=True)
 class _Options:
     """A command line, read."""
 
-    verb: str = ""
-    values: dict[str, str] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
-    flags: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.verb = ""
+        self.values: dict[str, str] = {}
+        self.words: list[str] = []
+        self.flags: set[str] = set()
 
 
 MANAGE: Final = Grammar(
@@ -153,12 +151,12 @@ def _carry_out(program: str, options: _Options) -> int:
     if "vo" not in values or not _target(values):
         raise _UsageError("name the VO and the target")
     config = values.get("config") or os.environ.get("PPS_AGENT_CONFIG", DEFAULT_CONFIG)
-    settings = load_settings(Path(config).absolute()).settings
+    settings = load_tag_settings(Path(config).absolute())
     area, targets = _find_targets(settings, values)
     store, vo = area.open(), parse_vo(values["vo"])
     if options.verb == "list":
         found = dict.fromkeys(tag for target in targets for tag in store.list_tags(vo, target))
-        return _write(program, "".join(f"{tag}\n" for tag in found))
+        return _write(program, "\n".join((*found, "")))
     # lcg-tags parts them by commas; no tag holds one.
     words = [text for word in options.words for text in word.split(",") if text]
     tags = tuple(parse_tag(text, vo) for text in (*words, *_read_file(values)))
@@ -200,7 +198,7 @@ def _target(values: Mapping[str, str]) -> str:
     return named[0] if named else ""
 
 
-def _find_targets(settings: Settings, values: Mapping[str, str]) -> tuple[Area, tuple[Subcluster, ...]]:
+def _find_targets(settings: TagSettings, values: Mapping[str, str]) -> tuple[Area, tuple[Subcluster, ...]]:
     """Give what a command line means: a host stands for all subclusters of its information system."""
     areas, wanted = find_areas(settings), _target(values)
     for area in areas:

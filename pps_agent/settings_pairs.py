@@ -8,16 +8,6 @@ from pps_agent.settings import Settings
 from pps_agent.settings_nodes import find_executor_conflicts
 
 
-def find_site_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Give managers of VOs that are none of the site's, and groups that cannot be those of managers."""
-    vos = settings.site.vos
-    for vo, group in settings.site.managers.items():
-        if vo not in vos:
-            yield "site.managers", f"site.managers: {vo} is not in site.vos; known: {', '.join(sorted(vos))}"
-        if not group:
-            yield "site.managers", f"site.managers: {vo} has an empty group: name one, or leave the VO out"
-
-
 def find_policy_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
     """Give what of the policy can have no effect or leaves nothing to do."""
     policy = settings.policy
@@ -87,45 +77,6 @@ def find_node_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
                 " 'local': set store.kind to shared or cvmfs"
             ),
         )
-
-
-def find_preproduction_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Give what would let production's information system show what is pre-production's, or the other way round."""
-    site, paths, pre = settings.site, settings.paths, settings.preproduction
-    if not pre.subclusters:
-        return
-    for key, ours, theirs in (("subclusters", pre.subclusters, site.subclusters), ("hosts", pre.hosts, site.hosts)):
-        taken = {name.lower() for name in (*theirs, *(site.subclusters if key == "hosts" else ()))}
-        if shared := sorted(name for name in ours if name.lower() in taken):
-            yield (
-                f"preproduction.{key}",
-                f"preproduction.{key}: {shared[0]} is production's as well: each name must say which system is meant",
-            )
-    bases = {"paths.tags": paths.tags, "paths.global_tags": paths.global_tags}
-    for key, path in (("tags", pre.tags), ("global_tags", pre.global_tags)):
-        for other, base in bases.items():
-            if path is not None and (path.is_relative_to(base) or base.is_relative_to(path)):
-                yield (
-                    f"preproduction.{key}",
-                    f"preproduction.{key}: {path} and {other} = {base} lie in each other: give it a place of its own",
-                )
-    if pre.ldif is not None and pre.ldif == settings.infosys.ldif:
-        yield "preproduction.ldif", f"preproduction.ldif: {pre.ldif} is infosys.ldif as well: name another file"
-    if settings.infosys.url and pre.url == settings.infosys.url and pre.base == settings.infosys.base:
-        yield (
-            "preproduction.url",
-            f"preproduction.url: {pre.url} with base {pre.base} is production's as well: name the other server",
-        )
-
-
-def find_ldif_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Give what keeps the file of tags in GLUE 2 from being written, or a BDII from reading it."""
-    for section in ("infosys", "preproduction"):
-        system = getattr(settings, section)
-        if system.ldif is not None and system.ldif.suffix != ".ldif":
-            yield f"{section}.ldif", f"{section}.ldif: a BDII reads *.ldif only: end {system.ldif.name} with .ldif"
-        if system.ldif is not None and not system.service:
-            yield f"{section}.ldif", f"{section}.ldif needs {section}.service: the GLUE2ServiceID of the static LDIF"
 
 
 def find_export_conflicts(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -113,9 +113,11 @@ def parse_tag(text: str, vo: Vo) -> Tag:
     return Tag(text)
 
 
-def tag_pattern(vo: Vo) -> re.Pattern[bytes]:
-    """Give what a tag of ``vo`` matches as a whole, but for its length: for lists of many thousands."""
-    return re.compile(re.escape(f"VO-{vo}-").encode() + _TAG_REST.encode())
+def tag_pattern(vo: Vo) -> re.Pattern[str]:
+    """Give what finds the tags of ``vo`` among words parted by ASCII white space: for lists of many thousands."""
+    prefix = f"VO-{vo}-"
+    rest = f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_TAG_LEN - len(prefix) - 1}}}"
+    return re.compile(rf"(?<![^ \t\n\r\v\f]){re.escape(prefix)}{rest}(?![^ \t\n\r\v\f])")
 
 
 def expand_tag(suffix: str, vo: Vo) -> Tag:

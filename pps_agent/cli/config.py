@@ -5,7 +5,9 @@ from typing import Any
 import click
 
 from pps_agent.cli import context
-from pps_agent.settings_file import Loaded, describe_fields, describe_tables
+from pps_agent.settings import Settings
+from pps_agent.settings_file import describe_fields, describe_tables
+from pps_agent.settings_reader import Loaded
 
 
 @click.group()
@@ -38,7 +40,7 @@ def show(output: str) -> None:
         )
 
 
-def _effective(loaded: Loaded) -> list[tuple[str, str, Any, str]]:
+def _effective(loaded: Loaded[Settings]) -> list[tuple[str, str, Any, str]]:
     rows = []
     for section, field, _ in describe_fields():
         value = getattr(getattr(loaded.settings, section), field.name)

@@ -5,12 +5,14 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from pps_agent.settings import Settings
-from pps_agent.settings_file import Loaded, load_settings
+if TYPE_CHECKING:  # each command loads only what it reads: the tag commands' part costs half of the whole
+    from pps_agent.settings import Settings
+    from pps_agent.settings_reader import Loaded
+    from pps_agent.settings_tags import TagSettings
 
 _CONTROLS: Final = dict.fromkeys((*range(10), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -33,14 +35,23 @@ def config_path() -> Path:
     return Path(click.get_current_context().find_root().obj).absolute()
 
 
-def load() -> Loaded:
+def load() -> "Loaded[Settings]":
     """Read the settings of this call. Raises: ConfigError."""
+    from pps_agent.settings_file import load_settings  # here and below: see above
+
     return load_settings(config_path())
 
 
-def settings() -> Settings:
+def settings() -> "Settings":
     """Give the settings of this call. Raises: ConfigError."""
     return load().settings
+
+
+def tag_settings() -> "TagSettings":
+    """Give what of them concerns tags: a fault in another section stops no tag command. Raises: ConfigError."""
+    from pps_agent.settings_tags_file import load_tag_settings
+
+    return load_tag_settings(config_path())
 
 
 def print_json(value: Any) -> None:

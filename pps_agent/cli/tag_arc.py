@@ -47,7 +47,7 @@ def arc(
     """
     settings = context.settings()
     try:
-        _, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction)
+        _, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction, dry_run=dry_run)
     except WireError as exc:
         return refuse(exc)
     wanted = _find_wanted(settings, snapshot)

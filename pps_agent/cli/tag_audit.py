@@ -25,7 +25,7 @@ from pps_wire.names import Vo, parse_vo
 def show_audit(vo: str | None, verify: bool, head: str | None, preproduction: bool, output: str) -> int:
     """Show every change of tags, the oldest first, or check the log."""
     known = None if head is None else _parse_head(head, fits=verify and vo is not None)
-    store = choose_area(context.settings(), None, preproduction=preproduction).open()
+    store = choose_area(context.tag_settings(), None, preproduction=preproduction).open()
     try:
         owners = store.known_vos() if vo is None else (parse_vo(vo),)
     except WireError as exc:

@@ -117,7 +117,7 @@ def _change(
     if not tags:
         raise click.UsageError("give tags, or --file")
     try:
-        area, where = meant(context.settings(), options["sc"], preproduction=options["preproduction"])
+        area, where = meant(context.tag_settings(), options["sc"], preproduction=options["preproduction"])
         refuse_no_subcluster(area)
         owner = parse_vo(vo)
         names = tuple(parse_tag(text, owner) for text in tags)
@@ -135,7 +135,7 @@ def _over_vos(
     verb: str,
 ) -> int:
     try:
-        area, where = meant(context.settings(), options["sc"], preproduction=options["preproduction"])
+        area, where = meant(context.tag_settings(), options["sc"], preproduction=options["preproduction"])
         refuse_no_subcluster(area)
         store = area.open()
         owners = (parse_vo(vo),) if vo is not None else _all_vos(store, where)

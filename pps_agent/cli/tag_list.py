@@ -21,7 +21,7 @@ from pps_wire.names import Subcluster, Tag, Vo, parse_vo
 def list_tags(vo: str | None, sc: str | None, preproduction: bool, long: bool, output: str) -> int:
     """List tags, one a line."""
     try:
-        area, chosen = meant(context.settings(), sc, preproduction=preproduction)
+        area, chosen = meant(context.tag_settings(), sc, preproduction=preproduction)
         store, wanted = area.open(), None if vo is None else parse_vo(vo)
         found = {subcluster: _list(store, subcluster, wanted) for subcluster in chosen}
     except WireError as exc:

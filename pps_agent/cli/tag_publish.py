@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import socket
 import sys
 from datetime import UTC, datetime
 from enum import Enum
@@ -14,7 +13,7 @@ import click
 from pps_agent.cli import context
 from pps_agent.cli.tag_site import preproduction_option, refuse, sc_option
 from pps_agent.cli.tag_snapshot import cache_option, snapshot_of
-from pps_agent.settings import Settings
+from pps_agent.settings_tags import TagSettings
 from pps_agent.tags.glue1 import render_glue1, subcluster_dn
 from pps_agent.tags.glue2 import DEFAULT_SUFFIX, Place, render_glue2
 from pps_agent.tags.plain import Nodes, render_condor_config, render_condor_cron, render_json, render_slurm
@@ -39,16 +38,16 @@ class Form(Enum):
 @click.option("--dn", default="", help="DN of the subcluster's entry, when it is not the usual one.")
 def ldif(sc: str | None, preproduction: bool, cache: Path | None, dn: str) -> int:
     """Print the tags as a GLUE 1.3 plugin of the BDII does (changetype: modify)."""
-    settings = context.settings()
+    settings = context.tag_settings()
     try:
         _, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction)
-        texts = [
+        text = "".join(
             render_glue1(dn or subcluster_dn(subcluster), [one.tag for one in tags if one.listed])
             for subcluster, tags in snapshot.tags.items()
-        ]
+        )
     except WireError as exc:
         return refuse(exc)
-    return _print("".join(texts), snapshot)
+    return _print(text, snapshot)
 
 
 @click.command()
@@ -71,7 +70,7 @@ def render(
     cache: Path | None,
 ) -> int:
     """Print the tags for GLUE 2 (a BDII provider), JSON, HTCondor or Slurm."""
-    settings = context.settings()
+    settings = context.tag_settings()
     now = datetime.now(UTC)
     try:
         area, snapshot = snapshot_of(settings, sc, cache, preproduction=preproduction)
@@ -82,22 +81,21 @@ def render(
     return _print(text, snapshot)
 
 
-def _render(form: Form, settings: Settings, snapshot: Snapshot, place: Place, nodes: Nodes, now: datetime) -> str:
-    every = _merge(snapshot)
+def _render(form: Form, settings: TagSettings, snapshot: Snapshot, place: Place, nodes: Nodes, now: datetime) -> str:
     match form:
         case Form.GLUE2:
-            host = socket.gethostname()
+            host = os.uname().nodename
             return "".join(
                 render_glue2(subcluster, tags, place, host, now) for subcluster, tags in snapshot.tags.items()
             )
         case Form.JSON:
             return render_json(settings.site.name, snapshot, now)
         case Form.CONDOR:
-            return render_condor_config(every)
+            return render_condor_config(_merge(snapshot))
         case Form.CONDOR_CRON:
-            return render_condor_cron(every)
+            return render_condor_cron(_merge(snapshot))
         case Form.SLURM:
-            return render_slurm(every, nodes)
+            return render_slurm(_merge(snapshot), nodes)
 
 
 def _merge(snapshot: Snapshot) -> list[Shown]:

@@ -30,7 +30,7 @@ def reconcile(sc: str | None, preproduction: bool, servers: tuple[str, ...], wai
 
     The first server that answers is believed. Exit codes: 0 all published, 1 not all, 2 not reachable.
     """
-    settings = context.settings()
+    settings = context.tag_settings()
     try:
         area, chosen = meant(settings, sc, preproduction=preproduction)
     except WireError as exc:

@@ -39,7 +39,7 @@ def requirement(name: str, form: str, vo: str | None, bare: bool, output: str) -
 
 def _owner(name: str) -> Vo:
     try:
-        vos = context.settings().site.vos
+        vos = context.tag_settings().site.vos
     except ConfigError as exc:
         raise ConfigError(
             (*exc.faults, "the tag's VO was to be looked up there: with --vo VO no settings are read")

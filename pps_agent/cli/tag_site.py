@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from pps_agent.settings import Settings
+from pps_agent.settings_tags import TagSections
 from pps_agent.tags.areas import Area, choose_area
 from pps_agent.tags.errors import UnknownTargetError
 from pps_wire.errors import WireError
@@ -21,7 +21,7 @@ preproduction_option = click.option(
 )
 
 
-def meant(settings: Settings, sc: str | None, *, preproduction: bool) -> tuple[Area, tuple[Subcluster, ...]]:
+def meant(settings: TagSections, sc: str | None, *, preproduction: bool) -> tuple[Area, tuple[Subcluster, ...]]:
     """Give the information system that a command means, and those of its subclusters.
 
     Raises: WireError for what is no name; UnknownTargetError.

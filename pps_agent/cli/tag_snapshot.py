@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pps_agent.cli.tag_site import meant
-from pps_agent.settings import Settings
+from pps_agent.settings_tags import TagSections
 from pps_agent.tags.areas import Area
 from pps_agent.tags.snapshot import Snapshot, take_snapshot
 
@@ -17,12 +17,14 @@ cache_option = click.option(
 
 
 def snapshot_of(
-    settings: Settings, sc: str | None, cache: Path | None, *, preproduction: bool
+    settings: TagSections, sc: str | None, cache: Path | None, *, preproduction: bool, dry_run: bool = False
 ) -> tuple[Area, Snapshot]:
     """Give the information system meant and the tags of its subclusters; each choice has last good lists of its own.
 
+    A dry run neither keeps nor uses these.
     Raises: WireError for what is no name, UnknownTargetError for a subcluster that is not the site's: it would have no
     tags, which is not the same.
     """
     area, chosen = meant(settings, sc, preproduction=preproduction)
-    return area, take_snapshot(area.open(chosen), cache or settings.paths.cache, area.name_of(chosen))
+    kept = None if dry_run else cache or settings.paths.cache
+    return area, take_snapshot(area.open(chosen), kept, area.name_of(chosen))

@@ -5,11 +5,10 @@ can show in the other. No subcluster is in both, so its name alone says which ar
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from pps_agent.settings import Settings
+from pps_agent.settings_tags import TagSections
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import UnknownTargetError
 from pps_agent.tags.life import Life
@@ -20,8 +19,7 @@ PRODUCTION: Final = "production"
 PREPRODUCTION: Final = "preproduction"
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(NamedTuple):
     """One information system: its subclusters, where their lists are, and the servers that show them."""
 
     name: str
@@ -45,7 +43,7 @@ class Area:
         return self.name if subclusters == self.subclusters else f"{self.name}-{'-'.join(subclusters)}"
 
 
-def find_areas(settings: Settings) -> tuple[Area, ...]:
+def find_areas(settings: TagSections) -> tuple[Area, ...]:
     """Give production's area and, where the settings name subclusters for it, pre-production's."""
     site, paths, infosys, pre = settings.site, settings.paths, settings.infosys, settings.preproduction
     production = Area(
@@ -77,7 +75,7 @@ def find_areas(settings: Settings) -> tuple[Area, ...]:
     return (production, preproduction)
 
 
-def choose_area(settings: Settings, name: str | None, *, preproduction: bool = False) -> Area:
+def choose_area(settings: TagSections, name: str | None, *, preproduction: bool = False) -> Area:
     """Give the area of the subcluster ``name``; without one production's, or pre-production's when that is asked for.
 
     Raises: UnknownTargetError when no area, or not the one asked for, has it.
@@ -138,12 +136,12 @@ NOWHERE: Final = SiteTags(())
 """For those who run probes and change no tag."""
 
 
-def open_all(settings: Settings, former: Iterable[Subcluster] = ()) -> SiteTags:
+def open_all(settings: TagSections, former: Iterable[Subcluster] = ()) -> SiteTags:
     """Give all tags of a site, with those of ``former`` subclusters wherever they are."""
     return SiteTags(area.open((*area.subclusters, *former)) for area in find_areas(settings))
 
 
-def open_former(settings: Settings, former: Iterable[Subcluster]) -> SiteTags:
+def open_former(settings: TagSections, former: Iterable[Subcluster]) -> SiteTags:
     """Give the tags of former subclusters, without the global lists, which count for the present ones only."""
     chosen = tuple(former)
     return SiteTags(area.open(chosen, everywhere=False) for area in find_areas(settings) if chosen)

@@ -11,15 +11,13 @@ rewrites it from some line on changes its head, which leaves the site with every
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 FIRST: Final = "0" * 64
 MAX_LINE_BYTES: Final = 64 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class ListEdit:
+class ListEdit(NamedTuple):
     """What is done to one list; an empty ``subcluster`` is the global list."""
 
     subcluster: str
@@ -27,8 +25,7 @@ class ListEdit:
     remove: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One change. ``at`` is UTC; ``who`` the account and login; ``via`` the command; ``reason`` for people."""
 
     verb: str
@@ -40,21 +37,19 @@ class Entry:
     forced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The end of a chain: how many lines it has and the digest of the last one."""
 
     seq: int = 0
     digest: str = FIRST
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """What a walk along a chain gave: its head, as far as it is whole, and what breaks it (empty: nothing does)."""
 
     head: Head
-    fault: str = ""
-    digests: Mapping[int, str] = field(default_factory=dict, repr=False)
+    fault: str
+    digests: Mapping[int, str]
 
 
 def render_entry(entry: Entry, head: Head) -> bytes:
@@ -110,8 +105,8 @@ def hold_against(checked: Checked, known: Head) -> Checked:
     """Judge a chain by an end it once had: one without that line was cut or written anew."""
     if checked.fault or checked.digests.get(known.seq) == known.digest:
         return checked
-    return replace(
-        checked, fault=f"line {known.seq}: is not the one that once was its last: the log was rewritten or cut"
+    return checked._replace(
+        fault=f"line {known.seq}: is not the one that once was its last: the log was rewritten or cut"
     )
 
 

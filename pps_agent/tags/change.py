@@ -1,13 +1,12 @@
 """What a change of tags does: to each list, and to what is known of the tags. Pure; ``store.py`` carries it out."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.tags.audit import ListEdit
 from pps_agent.tags.errors import TagRefusedError
-from pps_agent.tags.life import LISTED, UNLISTED, Life, Lives, TagState
+from pps_agent.tags.life import LISTED, NOTHING_KNOWN, UNLISTED, Life, Lives, TagState
 from pps_wire import names
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo
@@ -15,8 +14,7 @@ from pps_wire.names import Subcluster, Tag, Vo
 _ANNOUNCED: Final = (TagState.VERIFIED, TagState.PENDING_REMOVAL)
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(NamedTuple):
     """What a change does to one list. An unchanged list has neither ``added`` nor ``removed``.
 
     ``subcluster`` None is the global list.
@@ -28,8 +26,7 @@ class FileChange:
     removed: tuple[Tag, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TagChange:
+class TagChange(NamedTuple):
     """What a change does (or, in a dry run, would do), over all its lists.
 
     ``present`` are tags asked for that stood in every list already, ``absent`` those to be removed
@@ -43,8 +40,7 @@ class TagChange:
     files: tuple[FileChange, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """How a change is asked for: the command (``via``) and account, why, and whether against what is known.
 
     ``person``: somebody wants it so; else it follows from what was seen, and may be undone the same way.
@@ -61,8 +57,7 @@ class Request:
 PLAIN: Final = Request()
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """What a change does to the bytes of one list; ``before`` None: it is not there."""
 
     change: FileChange
@@ -70,13 +65,11 @@ class Edit:
     after: bytes
 
 
-@dataclass(slots=True)
 class Plan:
     """Everything one change does: edits of lists, and the VO's entries afterwards."""
 
-    verb: str
-    edits: list[Edit] = field(default_factory=list)
-    lives: Lives = field(default_factory=Lives)
+    def __init__(self, verb: str, edits: Iterable[Edit] = (), lives: Lives = NOTHING_KNOWN) -> None:
+        self.verb, self.edits, self.lives = verb, list(edits), lives
 
     def list_edits(self) -> tuple[ListEdit, ...]:
         """Give the edits that do something, as the log has them."""

@@ -33,12 +33,13 @@ def render_glue1(dn: str, tags: Iterable[Tag]) -> str:
     if _DN.match(dn) is None:
         raise WireError("dn", f"{dn[:80]!r} is not a usable DN: write it as the static LDIF does, on one ASCII line")
     unique: dict[str, str] = {}
-    for tag in sorted(tags):
-        if _VALUE.match(tag) is not None and "dn:" not in tag.lower():
-            unique.setdefault(tag.lower(), tag)
+    for tag in filter(_VALUE.match, sorted(tags)):
+        folded = tag.lower()
+        if "dn:" not in folded:
+            unique.setdefault(folded, tag)
     if not unique:
         return ""
-    values = "".join(f"{ATTRIBUTE}: {tag}\n" for tag in unique.values())
+    values = "".join([f"{ATTRIBUTE}: {tag}\n" for tag in unique.values()])
     return f"dn: {dn}\nchangetype: modify\nadd: {ATTRIBUTE}\n{values}\n"
 
 

@@ -7,9 +7,8 @@ service above it. bdii-update keeps one entry of a DN, whatever the letter case;
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent import __version__
 from pps_agent.tags.snapshot import Shown
@@ -21,11 +20,10 @@ VALIDITY_S: Final = 3600
 _SPECIAL: Final = re.compile(r'[\\,+"<>;=#]|^ | $|^#')
 _DN: Final = re.compile(r"[A-Za-z][A-Za-z0-9.-]*=[!-~](?:[ -~]*[!-~])?$(?!\n)")
 _PLAIN: Final = re.compile(r"[!-9;=-~][!-~]*$(?!\n)")
-_VERSION: Final = re.compile(r"(.*?)-([0-9].*)$(?!\n)")
+_BEFORE_VERSION: Final = re.compile(r"-(?=[0-9])")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a subcluster's entries hang: the ids of its computing service, that one's manager, and the tree above."""
 
     service: str
@@ -43,8 +41,8 @@ def split_version(tag: str) -> tuple[str, str]:
 
     Source: ARC 6.17, ARC1ClusterInfo.pm.
     """
-    found = _VERSION.match(tag)
-    return (found[1], found[2]) if found else (tag, "")
+    found = _BEFORE_VERSION.search(tag)
+    return (tag[: found.start()], tag[found.end() :]) if found else (tag, "")
 
 
 def render_glue2(
@@ -71,14 +69,10 @@ def render_glue2(
         f"GLUE2ApplicationEnvironmentComputingManagerForeignKey: {place.manager_id}\n"
         f"GLUE2ApplicationEnvironmentExecutionEnvironmentForeignKey: {subcluster}\n"
     )
-    entries, taken = [], set()
+    unique: dict[str, Shown] = {}
     for one in tags:
-        folded = one.tag.lower()
-        if folded in taken:
-            continue
-        taken.add(folded)
-        entries.append(_render(one, above, common))
-    return "".join(entries)
+        unique.setdefault(one.tag.lower(), one)
+    return "".join([_render(one, above, common) for one in unique.values()])
 
 
 def escape_rdn(value: str) -> str:
@@ -95,10 +89,8 @@ def _render(one: Shown, above: str, common: str) -> str:
         parted += f"GLUE2ApplicationEnvironmentState: {one.life.state.value}\n"
         if one.life.expires_at is not None:
             parted += f"GLUE2ApplicationEnvironmentRemovalDate: {_format_s(one.life.expires_at)}\n"
-    return (
-        f"dn: GLUE2ApplicationEnvironmentID={escape_rdn(tag)},{above}\n{common}"
-        f"GLUE2ApplicationEnvironmentID: {tag}\n{parted}\n"
-    )
+    # No character of a tag needs an escape in a DN: see names.parse_tag.
+    return f"dn: GLUE2ApplicationEnvironmentID={tag},{above}\n{common}GLUE2ApplicationEnvironmentID: {tag}\n{parted}\n"
 
 
 def _format(at: datetime) -> str:

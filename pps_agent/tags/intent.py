@@ -6,8 +6,7 @@ library only.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.tags import listing
 from pps_agent.tags.audit import Entry, ListEdit, parse_entry
@@ -18,8 +17,7 @@ from pps_wire.names import Subcluster, Tag, Vo, parse_subcluster, parse_tag
 _FORMAT: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """A change: the log's line for it, and the VO's entries afterwards (None: they stay)."""
 
     line: bytes
@@ -63,10 +61,11 @@ def find_edit(intent: Intent | None, subcluster: Subcluster | None) -> ListEdit 
     return next((edit for edit in intent.entry.lists if edit.subcluster == (subcluster or "")), None)
 
 
-def apply_edit(content: bytes, edit: ListEdit | None, vo: Vo) -> bytes:
+def apply_edit(content: bytes, edit: ListEdit | None) -> bytes:
     """Give a list after the edit. What is done already changes nothing."""
     if edit is None:
         return content
     kept = listing.without_tags(content, map(Tag, edit.remove))
-    present = set(listing.parse_tags(kept, vo))
-    return listing.with_tags(kept, [Tag(tag) for tag in edit.add if tag not in present])
+    wanted = [Tag(tag) for tag in edit.add]
+    present = listing.find_present(kept, wanted)
+    return listing.with_tags(kept, [tag for tag in wanted if tag not in present])

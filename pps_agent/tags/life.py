@@ -12,9 +12,9 @@ A tag without an entry is a plain one: it stands in a list and nothing more is k
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_subcluster, parse_tag
@@ -35,8 +35,7 @@ class TagState(Enum):
     PENDING_REMOVAL = "pendingremoval"
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """One tag's entry. ``release`` is empty for a tag set by hand; ``expires_at`` in seconds since 1970, None: never.
 
     ``forced``: a person decided against what the release's probes say; empty, ``listed`` or ``unlisted``.
@@ -52,11 +51,10 @@ class Life:
         return self.expires_at is not None and self.expires_at <= now_s
 
 
-@dataclass(frozen=True, slots=True)
-class Lives:
+class Lives(NamedTuple):
     """The entries of one VO, by subcluster and tag. ``written_at`` in seconds since 1970: no later look is earlier."""
 
-    tags: Mapping[Subcluster, Mapping[Tag, Life]] = field(default_factory=dict)
+    tags: Mapping[Subcluster, Mapping[Tag, Life]] = MappingProxyType({})
     written_at: float = 0.0
 
     def of(self, subcluster: Subcluster) -> Mapping[Tag, Life]:
@@ -74,7 +72,10 @@ class Lives:
                     entries.pop(tag, None)
                 else:
                     entries[tag] = life
-        return replace(self, tags={subcluster: entries for subcluster, entries in changed.items() if entries})
+        return self._replace(tags={subcluster: entries for subcluster, entries in changed.items() if entries})
+
+
+NOTHING_KNOWN: Final = Lives()
 
 
 def render_lives(lives: Lives) -> bytes:

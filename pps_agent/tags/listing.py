@@ -8,7 +8,7 @@ Source: cream-utils, glite-ce-glue1-applicationsoftware-env (CREAM bugs 59871 an
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pps_wire import names
@@ -16,24 +16,26 @@ from pps_wire.names import Tag, Vo
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"[^\n]*\n|[^\n]+")
+_COMMENT: Final = re.compile(rb"^[ \t\r\f\v]*#[^\n]*", re.MULTILINE)
 _TOKEN: Final = re.compile(rb"[ \t\r\f\v]*([^ \t\r\f\v\n]+)")
 
 
 def parse_tokens(content: bytes) -> tuple[bytes, ...]:
     """Give every token outside comments, in file order, repeats included. Takes any bytes."""
-    text = content.removeprefix(_BOM)
-    if b"#" not in text:
-        return tuple(text.split())
-    lines = _LINE.findall(text)
-    return tuple(token for line in lines if not _is_comment(line) for token in line.split())
+    return tuple(_without_comments(content).split())
 
 
 def parse_tags(content: bytes, vo: Vo) -> tuple[Tag, ...]:
     """Give the valid tags of ``vo``, in file order, each once. Takes any bytes."""
-    fits, longest = names.tag_pattern(vo).fullmatch, names.MAX_TAG_LEN
-    # Another tool's token is not ours to judge, see the grammar above.
-    found = dict.fromkeys(token for token in parse_tokens(content) if fits(token) and len(token) <= longest)
-    return tuple(Tag(token.decode("ascii")) for token in found)
+    # Another tool's token is not ours to judge, see the grammar above. Latin-1 gives a character for each byte.
+    text = _without_comments(content).decode("latin-1")
+    return tuple(dict.fromkeys(map(Tag, names.tag_pattern(vo).findall(text))))
+
+
+def find_present(content: bytes, tags: Iterable[Tag]) -> frozenset[Tag]:
+    """Give those of the tags that stand in a list. Takes any bytes."""
+    tokens = frozenset(parse_tokens(content))
+    return frozenset(tag for tag in tags if tag.encode("ascii") in tokens)
 
 
 def with_tags(content: bytes, tags: Iterable[Tag]) -> bytes:
@@ -51,6 +53,8 @@ def without_tags(content: bytes, tags: Iterable[Tag]) -> bytes:
     A line that held nothing else goes as a whole; other tokens of a line keep their spacing.
     """
     unwanted = {tag.encode("ascii") for tag in tags}
+    if not unwanted:
+        return content
     bom = _BOM if content.startswith(_BOM) else b""
     kept = bom + b"".join(_without(line, unwanted) for line in _LINE.findall(content.removeprefix(_BOM)))
     if kept == content or not kept.removeprefix(bom):
@@ -58,15 +62,15 @@ def without_tags(content: bytes, tags: Iterable[Tag]) -> bytes:
     return kept if kept.endswith(b"\n") else kept + b"\n"
 
 
-def find_variant(tags: Iterable[Tag], tokens: Iterable[bytes]) -> tuple[Tag, str] | None:
+def find_variant(tags: Iterable[Tag], tokens: Sequence[bytes]) -> tuple[Tag, str] | None:
     """Give a tag and a token that differ in letter case only, if there are such.
 
     slapd compares these values without regard to case and refuses the whole modification on such
     a pair, which would freeze the tags of every VO of the subcluster.
     """
     wanted = {tag.lower().encode("ascii"): tag for tag in tags}
-    for token in tokens:
-        tag = wanted.get(token.lower())
+    for token, folded in zip(tokens, map(bytes.lower, tokens), strict=True):
+        tag = wanted.get(folded)
         if tag is not None and token != tag.encode("ascii"):
             return tag, token.decode("ascii")
     return None
@@ -74,7 +78,7 @@ def find_variant(tags: Iterable[Tag], tokens: Iterable[bytes]) -> tuple[Tag, str
 
 def _without(line: bytes, unwanted: set[bytes]) -> bytes:
     tokens = line.split()
-    if _is_comment(line) or unwanted.isdisjoint(tokens):
+    if unwanted.isdisjoint(tokens) or tokens[0].startswith(b"#"):
         return line
     if unwanted.issuperset(tokens):
         return b""
@@ -82,5 +86,6 @@ def _without(line: bytes, unwanted: set[bytes]) -> bytes:
     return rest.lstrip(b" \t\r\f\v") if tokens[0] in unwanted else rest
 
 
-def _is_comment(line: bytes) -> bool:
-    return line.lstrip().startswith(b"#")
+def _without_comments(content: bytes) -> bytes:
+    text = content.removeprefix(_BOM)
+    return _COMMENT.sub(b"", text) if b"#" in text else text

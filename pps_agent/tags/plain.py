@@ -6,9 +6,8 @@ Sources: HTCondor's manual, "Defining ClassAd Attributes" (``STARTD_ATTRS``) and
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pps_agent.tags.snapshot import Shown, Snapshot
 from pps_wire.names import Site, Tag
@@ -18,8 +17,7 @@ ATTRIBUTE: Final = "PPS_TAGS"
 """The attribute of a machine's ad: all its tags in one string, for ``stringListIMember``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(NamedTuple):
     """Nodes of Slurm: their names as scontrol takes them, and the features they have beside tags."""
 
     names: str = ""

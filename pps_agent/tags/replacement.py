@@ -9,9 +9,8 @@ import contextlib
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pps_agent.acl_files import load_raw_acl, save_raw_acl
 from pps_agent.files import save_bytes, sync_directory
@@ -23,8 +22,7 @@ _NOT_OURS: Final = (errno.EPERM, errno.EINVAL)
 """What chown says to an account without that right; EINVAL: of an id that a container does not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Old:
+class _Old(NamedTuple):
     """The list that is replaced. ``is_shared``: another owner will do, since nobody loses a right by it."""
 
     status: os.stat_result

@@ -11,13 +11,14 @@ change is when it was last in use: no tag that was over by then comes back when 
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pps_agent.tags.errors import TagError
 from pps_agent.tags.keeper import Keeper
 from pps_agent.tags.life import Life, Lives, parse_lives, render_lives
+from pps_agent.tags.listing import parse_tags
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo
@@ -26,18 +27,16 @@ LIMIT_S: Final = 1.5
 """Publishers are to answer within two seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One tag of one subcluster. ``listed``: it stands in a list, so that jobs are sent to it."""
 
     vo: Vo
     tag: Tag
-    life: Life | None
-    listed: bool
+    life: Life | None = None
+    listed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What is to be published, by subcluster, sorted by tag.
 
     ``problems``: what kept newer tags away; ``not_kept``: why these will not be there when there are problems.
@@ -48,14 +47,14 @@ class Snapshot:
     not_kept: str = ""
 
 
-@dataclass(slots=True)
 class _Seen:
     """What could be read: lists by subcluster and VO, what is known of tags by VO, and what could not be read."""
 
-    lists: dict[Subcluster, dict[Vo, tuple[Tag, ...]]] = field(default_factory=dict)
-    lives: dict[Vo, Lives] = field(default_factory=dict)
-    lost: list[tuple[Subcluster | None, Vo | None]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.lists: dict[Subcluster, dict[Vo, tuple[Tag, ...]]] = {}
+        self.lives: dict[Vo, Lives] = {}
+        self.lost: list[tuple[Subcluster | None, Vo | None]] = []
+        self.problems: list[str] = []
 
 
 def take_snapshot(store: TagStore, cache: Path | None, name: str = "all", limit_s: float = LIMIT_S) -> Snapshot:
@@ -84,7 +83,8 @@ def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
     thread.join(limit_s)
     if found:
         return found[0]
-    late = _Seen(lost=[(None, None)])
+    late = _Seen()
+    late.lost.append((None, None))
     late.problems.append(f"the tag lists could not be read within {limit_s:g} s: does their file system hang?")
     return late
 
@@ -142,14 +142,14 @@ def _show(store: TagStore, seen: _Seen, subcluster: Subcluster, used_at: float) 
         lives = seen.lives.get(vo, Lives())
         known, now_s = lives.of(subcluster), max(store.now_s(lives), used_at)
         if not known:
-            shown += [Shown(vo, tag, None, listed=True) for tag in tags]
+            shown += [Shown(vo, tag) for tag in tags]
             continue
         listed = frozenset(tags)
         for tag in {*tags, *known}:
             life = known.get(tag)
             if life is None or not life.is_over(now_s):
                 shown.append(Shown(vo, tag, life, listed=tag in listed))
-    shown.sort(key=lambda one: one.tag)
+    shown.sort(key=attrgetter("tag"))
     return shown
 
 
@@ -172,9 +172,10 @@ def _load(keeper: Keeper) -> _Seen:
 
 def _parse(content: bytes) -> _Seen:
     document: dict[str, Any] = json.loads(content)
-    lists = {
-        Subcluster(subcluster): {Vo(vo): tuple(Tag(tag) for tag in text.split()) for vo, text in found.items()}
+    seen = _Seen()
+    seen.lists = {
+        Subcluster(subcluster): {Vo(vo): parse_tags(text.encode(), Vo(vo)) for vo, text in found.items()}
         for subcluster, found in document["lists"].items()
     }
-    lives = {Vo(vo): parse_lives(text.encode(), Vo(vo)) for vo, text in document["lives"].items()}
-    return _Seen(lists, lives)
+    seen.lives = {Vo(vo): parse_lives(text.encode(), Vo(vo)) for vo, text in document["lives"].items()}
+    return seen

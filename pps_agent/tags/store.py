@@ -8,14 +8,13 @@ lists. What a list cannot hold (who, why, until when, for which release) is in t
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from pps_agent.actor import observe_actor
 from pps_agent.tags import audit, disk, listing
-from pps_agent.tags.audit import Entry, ListEdit
+from pps_agent.tags.audit import Entry
 from pps_agent.tags.change import (
     PLAIN,
     Edit,
@@ -93,8 +92,9 @@ class TagStore:
         """Give the valid tags of one VO in file order, without those whose time is over. Raises: TagError."""
         lives = self.lives(vo)
         own, now_s = lives.of(subcluster), self.now_s(lives)
+        over = {tag for tag, life in own.items() if life.is_over(now_s)}
         standing = self.standing(vo, subcluster)
-        return tuple(tag for tag in standing if tag not in own or not own[tag].is_over(now_s))
+        return tuple(tag for tag in standing if tag not in over) if over else standing
 
     def announced(self, subcluster: Subcluster) -> frozenset[Tag]:
         """Give every valid tag of every VO whose time is not over. Raises: TagError, also when one cannot be read."""
@@ -130,7 +130,7 @@ class TagStore:
         found: dict[Tag, None] = {}
         for where in (subcluster, None) if self._global_base is not None else (subcluster,):
             content = disk.load_list(self._path(vo, where)) or b""
-            found |= dict.fromkeys(listing.parse_tags(apply_edit(content, find_edit(intent, where), vo), vo))
+            found |= dict.fromkeys(listing.parse_tags(apply_edit(content, find_edit(intent, where)), vo))
         return tuple(found)
 
     # --- changing
@@ -264,7 +264,7 @@ class TagStore:
                     plan.lives = plan.lives.with_entries((subcluster,), (tag,), life)
                     told.append(f"{tag} on {subcluster} is {life.state.value if life else 'forgotten'}")
             more = f" and {len(told) - _TOLD} more" * (len(told) > _TOLD)
-            request = replace(request, reason=request.reason or ", ".join(told[:_TOLD]) + more)
+            request = request._replace(reason=request.reason or ", ".join(told[:_TOLD]) + more)
             self._carry_out(vo, plan, lives, request)
 
     # --- how
@@ -280,10 +280,10 @@ class TagStore:
     ) -> Edit:
         path = self._path(vo, where)
         before = disk.load_list(path)
-        present = set(listing.parse_tags(before or b"", vo))
+        present = listing.find_present(before or b"", (*add, *remove))
         added = tuple(tag for tag in add if tag not in present)
         removed = tuple(tag for tag in remove if tag in present)
-        content = apply_edit(before or b"", ListEdit(where or "", added, removed), vo)
+        content = listing.with_tags(listing.without_tags(before or b"", removed), added)
         return Edit(FileChange(where, path, added=added, removed=removed), before, content)
 
     def _refuse_variants(
@@ -365,7 +365,7 @@ class TagStore:
                 where = Subcluster(edit.subcluster) if edit.subcluster else None
                 path = self._path(vo, where)
                 before = disk.load_list(path)
-                edits.append(Edit(FileChange(where, path), before, apply_edit(before or b"", edit, vo)))
+                edits.append(Edit(FileChange(where, path), before, apply_edit(before or b"", edit)))
             self._write(edits)
         ledger.finish(intent)
 

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pps_agent.errors import ConfigError
-from pps_agent.settings_file import Loaded, describe_fields, load_settings
+from pps_agent.settings_file import describe_fields, load_settings
+from pps_agent.settings_reader import Loaded
 from tests.unit.test_settings_file import MINIMAL
 
 NAMES = sorted({section for section, _, _ in describe_fields()} | {field.name for _, field, _ in describe_fields()})

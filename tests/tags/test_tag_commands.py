@@ -94,3 +94,14 @@ def test_the_log_is_shown_and_a_changed_byte_in_it_is_found(tools: Tools) -> Non
 def test_a_host_is_no_subcluster_for_the_agents_own_command(tools: Tools) -> None:
     said = tools.shell(f"pps-agent tag list --sc {HOST}")
     assert (said.code, "is not a subcluster of this site" in said.err) == (2, True)
+
+
+def test_a_fault_that_concerns_no_tag_stops_no_tag_command(tools: Tools) -> None:
+    tools.write("VO-dteam-a\n")
+    with tools.config.open("a") as settings:
+        settings.write("cache = '.'\n[probes]\ntimeout_s = 'soon'\n")
+    published = tools.shell("pps-agent tag ldif")
+    assert (published.code, published.out.count(": VO-dteam-a"), published.err) == (0, 1, "")
+    assert tools.shell(f"lcg-ManageVOTag -host {SC1} -vo dteam --add -tag VO-dteam-b").code == 0
+    said = tools.shell("pps-agent config check")
+    assert (said.code, "probes.timeout_s: 'soon' must be a whole number" in said.err) == (78, True)

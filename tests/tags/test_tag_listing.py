@@ -1,11 +1,14 @@
 """The text of a tag list: tables and properties over any bytes."""
 
+import contextlib
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pps_agent.tags import listing
-from pps_wire.names import Tag, Vo
+from pps_wire.errors import WireError
+from pps_wire.names import Tag, Vo, parse_tag
 
 DTEAM = Vo("dteam")
 A, B, C = Tag("VO-dteam-a"), Tag("VO-dteam-b"), Tag("VO-dteam-c")
@@ -62,10 +65,40 @@ def test_a_tag_is_appended_on_a_line_of_its_own_even_after_a_line_without_newlin
     assert listing.with_tags(b"# mine\nVO-dteam-a", [B, C]) == b"# mine\nVO-dteam-a\nVO-dteam-b\nVO-dteam-c\n"
 
 
+@given(
+    words=st.lists(
+        st.one_of(tags, pieces.map(lambda piece: piece.decode("latin-1")), st.text("VO-dteam.\xa0\x1c", max_size=12))
+    )
+)
+@example(
+    words=[
+        "VO-dteam-" + "a" * 246,
+        "VO-dteam-" + "a" * 247,
+        "xVO-dteam-a",
+        "VO-dteam-",
+        "VO-dteam-a\xa0",
+        "\x0bVO-dteam-b",
+    ]
+)
+def test_what_is_found_in_bulk_is_what_the_parser_of_one_tag_takes(words: list[str]) -> None:
+    content = " ".join(words).encode("latin-1")
+    found = {}
+    for token in listing.parse_tokens(content):
+        with contextlib.suppress(WireError):
+            found[parse_tag(token.decode("latin-1"), DTEAM)] = None
+    assert listing.parse_tags(content, DTEAM) == tuple(found)
+
+
 @given(st.binary())
 def test_any_bytes_can_be_read(content: bytes) -> None:
     found = listing.parse_tags(content, DTEAM)
     assert len(set(found)) == len(found)
+
+
+@given(content=contents, some=st.lists(tags, max_size=3))
+def test_a_tag_is_present_when_it_is_among_those_that_are_read(content: bytes, some: list[Tag]) -> None:
+    asked = [*some, *listing.parse_tags(content, DTEAM)]
+    assert listing.find_present(content, asked) == set(asked) & set(listing.parse_tags(content, DTEAM))
 
 
 @given(content=contents, wanted=st.lists(tags, min_size=1, max_size=3, unique=True))

@@ -136,6 +136,14 @@ def test_a_cache_that_somebody_else_planted_is_not_used(world: World) -> None:
         write_list(world.base, b"VO-ops-old\n", vo=OPS)
 
 
+def test_what_is_no_tag_in_the_cache_is_not_published(world: World) -> None:
+    kept = world.cache / "tags" / str(os.geteuid()) / "all.json"
+    kept.write_bytes(kept.read_bytes().replace(b"VO-ops-old", b"VO-ops-old VO-ops-a,b VO-dteam-x"))
+    os.utime(kept, (NOW, NOW))
+    as_directory(list_path(world.base, vo=OPS))
+    assert world.look()[SC1] == [A, B, OLD]
+
+
 def test_what_is_kept_is_for_the_account_alone(world: World) -> None:
     kept = world.cache / "tags" / str(os.geteuid())
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700

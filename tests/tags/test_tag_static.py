@@ -1,7 +1,6 @@
 """The file of tags in GLUE 2 that a BDII reads by itself."""
 
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def test_on_trouble_it_keeps_what_was_last_known_and_says_so(world: World) -> No
 
 
 def test_a_place_that_cannot_be_written_is_told_with_what_to_do(world: World) -> None:
-    area = replace(world.area, ldif=world.ldif.parent / "none" / "x.ldif")
+    area = world.area._replace(ldif=world.ldif.parent / "none" / "x.ldif")
     with pytest.raises(TagFileError, match="give this account write access to its directory"):
         keep_ldif(area, world.cache, "head", NOW)
-    assert keep_ldif(replace(area, ldif=None), world.cache, "head", NOW) == ()
+    assert keep_ldif(area._replace(ldif=None), world.cache, "head", NOW) == ()

@@ -6,7 +6,8 @@ import pytest
 
 from pps_agent.errors import ConfigError
 from pps_agent.settings import Settings, StoreSettings
-from pps_agent.settings_file import Loaded, default_of, describe_fields, load_settings
+from pps_agent.settings_file import default_of, describe_fields, load_settings
+from pps_agent.settings_reader import Loaded
 
 MINIMAL = """\
 [site]
@@ -28,7 +29,7 @@ def write(base: Path, text: str = MINIMAL, **more: str) -> Path:
     return path
 
 
-def load(base: Path, text: str = MINIMAL, **more: str) -> Loaded:
+def load(base: Path, text: str = MINIMAL, **more: str) -> Loaded[Settings]:
     return load_settings(write(base, text, **more))
 
 
