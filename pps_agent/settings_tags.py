@@ -80,7 +80,7 @@ class InfosysSettings:
 
     url: str = setting("LDAP server that shows the tags, e.g. ldap://bdii.example.org:2170", "")
     mirrors: tuple[str, ...] = setting("further servers of the same tree, asked in order when the first is silent", ())
-    base: str = setting("search base", "o=grid")
+    base: str = setting("search base; below o=grid GLUE 1.3 is read, below o=glue GLUE 2", "o=grid")
     timeout_s: int = setting("connect and read time limit", 15, minimum=1)
     wait_s: int = setting(
         "how long `once` waits until a changed tag shows; the daemon follows it beside its rounds", 0, minimum=0

@@ -1,6 +1,7 @@
-"""One search of an LDAP server for GLUE 1.3 subclusters: in pages, within limits of time and size.
+"""One look at an LDAP server for subclusters and their tags: in pages, within limits of time and size.
 
-The only module that knows ldap3, an untyped library that costs 200 ms to import. Source: RFC 4511, RFC 2696 (pages).
+GLUE 1.3 has the tags in the subcluster's entry; GLUE 2 has an entry for each tag, beside the subcluster's. The only
+module that knows ldap3, an untyped library that costs 200 ms to import. Source: RFC 4511, RFC 2696 (pages).
 """
 
 import contextlib
@@ -10,9 +11,10 @@ import ssl
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pps_agent.errors import AgentError
+from pps_agent.tags.glue2 import is_glue2
 from pps_wire.names import Subcluster
 
 with warnings.catch_warnings():
@@ -23,8 +25,6 @@ with warnings.catch_warnings():
     from ldap3.core.results import RESULT_SIZE_LIMIT_EXCEEDED, RESULT_SUCCESS
     from ldap3.utils.conv import escape_filter_chars
 
-_ID: Final = "GlueSubClusterUniqueID"
-_TAGS: Final = "GlueHostApplicationSoftwareRunTimeEnvironment"
 _PAGE: Final = 100
 """Entries asked for at a time (RFC 2696): a subcluster may have ten thousand tags."""
 _PAGES: Final = "1.2.840.113556.1.4.319"
@@ -50,18 +50,52 @@ class _TooManyError(IncompleteError):
     """The server gives no more entries to one search."""
 
 
+class _Kind(NamedTuple):
+    """One kind of entries: what names the subcluster in them, what the tag, and what its state."""
+
+    object_class: str
+    subcluster: str
+    tag: str = ""
+    state: str = ""
+
+    def read(self, attributes: Mapping[str, list[bytes]]) -> tuple[list[str], list[bytes]]:
+        """Give the subclusters and tags that an entry names; of a tag to which no jobs go the subclusters alone."""
+        names = [value.decode("utf-8", "replace") for value in attributes.get(self.subcluster.lower(), [])]
+        is_off = not _OFF.isdisjoint(attributes.get(self.state.lower(), []))
+        return names, [] if is_off else attributes.get(self.tag.lower(), [])
+
+
+_OFF: Final = frozenset({b"installednotverified", b"installedbroken"})
+_GLUE1: Final = (_Kind("GlueSubCluster", "GlueSubClusterUniqueID", "GlueHostApplicationSoftwareRunTimeEnvironment"),)
+_GLUE2: Final = (
+    _Kind("GLUE2ExecutionEnvironment", "GLUE2ResourceID"),
+    _Kind(
+        "GLUE2ApplicationEnvironment",
+        "GLUE2ApplicationEnvironmentExecutionEnvironmentForeignKey",
+        "GLUE2ApplicationEnvironmentID",
+        "GLUE2ApplicationEnvironmentState",
+    ),
+)
+
+
 def find_subclusters(
     url: str, base: str, subclusters: tuple[Subcluster, ...], timeout_s: float
 ) -> list[tuple[list[str], list[bytes]]]:
-    """Give (ids, raw tag values) of the matching entries. Raises: SearchError."""
+    """Give (subclusters, raw tag values) of the matching entries. Raises: SearchError."""
+    kinds = _GLUE2 if is_glue2(base) else _GLUE1
     try:
         with _connect(url, timeout_s) as connection:
             try:
-                return list(_search(connection, base, subclusters, timeout_s))
+                return [entry for kind in kinds for entry in _search(connection, base, kind, subclusters, timeout_s)]
             except _TooManyError:
                 if len(subclusters) == 1:
                     raise
-            return [entry for one in subclusters for entry in _search(connection, base, (one,), timeout_s)]
+            return [
+                entry
+                for one in subclusters
+                for kind in kinds
+                for entry in _search(connection, base, kind, (one,), timeout_s)
+            ]
     except LDAPNoSuchObjectResult as exc:
         raise NoBaseError(_first_line(exc)) from exc
     except (LDAPException, OSError, ValueError) as exc:
@@ -101,16 +135,16 @@ def _hang_up(connection: Any) -> None:
 
 
 def _search(
-    connection: Any, base: str, subclusters: tuple[Subcluster, ...], timeout_s: float
+    connection: Any, base: str, kind: _Kind, subclusters: tuple[Subcluster, ...], timeout_s: float
 ) -> Iterator[tuple[list[str], list[bytes]]]:
     """Give the entries page by page. Raises: as ``find_subclusters``, _TooManyError for the server's size limit."""
-    names = "".join(f"({_ID}={escape_filter_chars(subcluster)})" for subcluster in subclusters)
+    names = "".join(f"({kind.subcluster}={escape_filter_chars(subcluster)})" for subcluster in subclusters)
     left, cookie = _MAX_BYTES, None
     while True:
         connection.search(
             base,
-            f"(&(objectClass=GlueSubCluster)(|{names}))",
-            attributes=[_ID, _TAGS],
+            f"(&(objectClass={kind.object_class})(|{names}))",
+            attributes=list(filter(None, kind[1:])),
             time_limit=math.ceil(timeout_s),
             paged_size=_PAGE,
             paged_cookie=cookie,
@@ -123,7 +157,7 @@ def _search(
             raise IncompleteError(result["description"])
         for entry in connection.response or ():
             if entry["type"] == "searchResEntry":
-                ids, values = _values(entry)
+                ids, values = kind.read(_raw_values(entry))
                 left -= sum(map(len, values))
                 if left < 0:
                     raise IncompleteError(f"more than {_MAX_BYTES} bytes of tags")
@@ -139,12 +173,9 @@ def _find_cookie(result: Mapping[str, Any]) -> bytes | None:
     return control["value"]["cookie"] if control else None
 
 
-def _values(entry: Mapping[str, Any]) -> tuple[list[str], list[bytes]]:
-    # Raw values by lower-cased name: without a schema (get_info=NONE) ldap3 guesses types and keeps
-    # the server's letter case.
-    raw = {str(name).lower(): list(values) for name, values in entry["raw_attributes"].items()}
-    ids = [value.decode("utf-8", "replace") for value in raw.get(_ID.lower(), [])]
-    return ids, raw.get(_TAGS.lower(), [])
+def _raw_values(entry: Mapping[str, Any]) -> Mapping[str, list[bytes]]:
+    # By lower-cased name: without a schema (get_info=NONE) ldap3 guesses types and keeps the server's letter case.
+    return {str(name).lower(): list(values) for name, values in entry["raw_attributes"].items()}
 
 
 def _first_line(exc: BaseException) -> str:

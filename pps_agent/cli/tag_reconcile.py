@@ -6,7 +6,6 @@ from pps_agent.cli import context
 from pps_agent.cli.tag_site import meant, preproduction_option, refuse, sc_option
 from pps_agent.infosys import Answer, Expectation, ask_servers, wait_published
 from pps_agent.state import Unknown
-from pps_agent.tags.areas import Area
 from pps_agent.tags.comparison import Compared, Finding, compare, find_removed
 from pps_agent.tags.errors import UnknownTargetError
 from pps_agent.tags.store import TagStore
@@ -23,9 +22,12 @@ EXIT_UNREACHABLE = 2
 @click.option(
     "--server", "servers", multiple=True, help="LDAP address; may be repeated. Else infosys.url and its mirrors."
 )
+@click.option("--base", help="Search base, e.g. o=glue for GLUE 2; else infosys.base.")
 @click.option("--wait", "wait_s", type=click.IntRange(0), default=0, help="Seconds to wait until all tags are shown.")
 @context.output_option
-def reconcile(sc: str | None, preproduction: bool, servers: tuple[str, ...], wait_s: int, output: str) -> int:
+def reconcile(
+    sc: str | None, preproduction: bool, servers: tuple[str, ...], base: str | None, wait_s: int, output: str
+) -> int:
     """Compare the lists with what the information system shows: published, missing, stale, extra, unreachable.
 
     The first server that answers is believed. Exit codes: 0 all published, 1 not all, 2 not reachable.
@@ -40,7 +42,7 @@ def reconcile(sc: str | None, preproduction: bool, servers: tuple[str, ...], wai
     urls = servers or area.servers
     if not urls:
         raise UnknownTargetError("no information system is named: set infosys.url, or give --server")
-    answer, delay_s = _look(area, urls, listed, settings.infosys.timeout_s, wait_s)
+    answer, delay_s = _look(base or area.search_base, urls, listed, settings.infosys.timeout_s, wait_s)
     removed = {subcluster: _removed(store, subcluster) for subcluster in chosen}
     found = compare(listed, {} if isinstance(answer.shown, Unknown) else answer.shown, removed)
     if output == "json":
@@ -53,13 +55,13 @@ def reconcile(sc: str | None, preproduction: bool, servers: tuple[str, ...], wai
 
 
 def _look(
-    area: Area, urls: tuple[str, ...], listed: dict[Subcluster, frozenset[Tag]], timeout_s: int, wait_s: int
+    base: str, urls: tuple[str, ...], listed: dict[Subcluster, frozenset[Tag]], timeout_s: int, wait_s: int
 ) -> tuple[Answer, float]:
     """Give what the first server shows that answers, and how long it took until all was shown."""
     if not wait_s:
-        return ask_servers(urls, area.search_base, listed, timeout_s), 0.0
+        return ask_servers(urls, base, listed, timeout_s), 0.0
     wanted = {subcluster: Expectation(present=_publishable(tags)) for subcluster, tags in listed.items()}
-    waited = wait_published(urls, area.search_base, wanted, timeout_s=timeout_s, wait_s=wait_s)
+    waited = wait_published(urls, base, wanted, timeout_s=timeout_s, wait_s=wait_s)
     return waited.answer, waited.delay_s
 
 

@@ -16,6 +16,7 @@ from pps_agent.probes.publish import AgentState, Publisher, Tagging
 from pps_agent.probes.slots import Instant, Key
 from pps_agent.results import Recorded, Results
 from pps_agent.state import ProbeResult
+from pps_agent.tags.glue2 import is_glue2
 
 _WRITE_EVERY_S: Final = 1.0
 _COUNT_EVERY_S: Final = 30.0
@@ -158,7 +159,7 @@ def _describe_tags(agenda: Agenda) -> Tagging:
     return Tagging(
         base=str(settings.paths.tags),
         subclusters=settings.site.subclusters,
-        url=settings.infosys.url or None,
+        url=None if is_glue2(settings.infosys.base) else settings.infosys.url or None,  # the probe reads GLUE 1.3
         ldap_base=settings.infosys.base,
         tags=own,
     )

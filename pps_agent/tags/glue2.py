@@ -75,6 +75,11 @@ def render_glue2(
     return "".join([_render(one, above, common) for one in unique.values()])
 
 
+def is_glue2(base: str) -> bool:
+    """Tell which schema lies below a search base: GLUE 2 has a root of its own."""
+    return base.replace(" ", "").lower().endswith("o=glue")
+
+
 def escape_rdn(value: str) -> str:
     """Give a value as it may stand in a DN."""
     return value if _SPECIAL.search(value) is None else _SPECIAL.sub(lambda found: f"\\{found[0]}", value)

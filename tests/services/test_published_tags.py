@@ -209,3 +209,36 @@ def test_a_server_that_does_not_answer_or_does_not_know_the_subcluster_is_unreac
     assert (code, {row["finding"] for row in seen["tags"]}) == (2, {"unreachable"})  # type: ignore[attr-defined]
     done = reconcile(bdii, "--server", bdii.url)
     assert done[1]["server"] == bdii.url
+
+
+def test_glue_2_is_read_back_as_glue_1_is_and_a_tag_no_job_goes_to_is_not_shown(bdii: Bdii) -> None:
+    tag, broken = Tag("VO-dteam-both-1.0"), Tag("VO-dteam-both-2.0")
+    bdii.store.add(DTEAM, [tag], [SC1])
+    bdii.store.set_life(DTEAM, {SC1: {broken: Life(TagState.BROKEN, "r")}})
+    await_glue2(bdii, broken, lambda lines: len(lines) > 5)
+    wanted = {SC1: Expectation(present=frozenset({tag})), SC2: Expectation(absent=frozenset({tag}))}
+    seen = infosys.wait_published((bdii.url,), "o=glue", wanted, timeout_s=10, wait_s=60, poll_s=0.2)
+    assert seen.reached
+    assert isinstance(seen.observed, dict)
+    assert (broken in seen.observed[SC1], tag in seen.observed[SC2]) == (False, False)
+    unknown = infosys.observe_published(bdii.url, "o=glue", [Subcluster("ce99.example.org")], 10)
+    assert unknown == {}
+    command = [sys.executable, "-m", "pps_agent", "--config", str(bdii.config), "tag", "reconcile", "--sc", SC1]
+    command += ["--server", bdii.url, "--output", "json"]
+    for base in ("o=glue", "o=grid"):
+        done = subprocess.run([*command, "--base", base], capture_output=True, text=True, check=False, cwd=ROOT)
+        found = {row["tag"]: row["finding"] for row in json.loads(done.stdout)["tags"]}
+        assert (found[tag], broken in found) == ("published", False), (base, done)
+    bdii.store.remove(DTEAM, [tag], [SC1])
+    bdii.store.set_life(DTEAM, {SC1: {broken: None}})
+
+
+def test_thousands_of_tags_of_glue_2_are_read_in_pages(bdii: Bdii) -> None:
+    tags = [Tag(f"VO-dteam-many-{number:05}") for number in range(3000)]
+    bdii.store.add(DTEAM, tags, [SC2])
+    wanted = {SC2: Expectation(present=frozenset(tags))}
+    assert infosys.wait_published((bdii.url,), "o=glue", wanted, timeout_s=10, wait_s=120, poll_s=1).reached
+    bdii.store.remove(DTEAM, tags, [SC2])
+    assert infosys.wait_published(
+        (bdii.url,), "o=glue", {SC2: Expectation(absent=frozenset(tags))}, timeout_s=10, wait_s=120, poll_s=1
+    ).reached
