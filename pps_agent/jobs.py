@@ -8,7 +8,6 @@ child's failure comes back as the same error class it was raised as.
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +155,7 @@ class Jobs:
         Raises: SiteError.
         """
         try:
-            with tempfile.TemporaryFile() as said:
+            with os.fdopen(os.memfd_create("expected"), "w+b") as said:
                 said.write(msgspec.json.encode(expected))
                 said.seek(0)
                 return subprocess.Popen(self._command("published"), stdin=said, stdout=subprocess.PIPE)
