@@ -12,7 +12,7 @@ from pps_agent.store import Store
 from pps_agent.tags.areas import SiteTags
 from pps_agent.tags.errors import TagError
 from pps_agent.tags.life import Life
-from pps_agent.tags.store import TagStore
+from pps_agent.tags.lists import TagLists
 from pps_wire.names import Component, ReleaseId, Subcluster, Tag, Vo
 
 Published = Mapping[Subcluster, frozenset[Tag]] | Unknown | None
@@ -77,14 +77,14 @@ def _observe_tags(tags: SiteTags, vos: Iterable[Vo]) -> Mapping[VoList, frozense
     return found
 
 
-def _vos_of(store: TagStore, subcluster: Subcluster) -> tuple[Vo, ...]:
+def _vos_of(store: TagLists, subcluster: Subcluster) -> tuple[Vo, ...]:
     try:
         return store.vos(subcluster)
     except TagError:
         return ()  # told with each list of the site's VOs
 
 
-def _observe_list(store: TagStore, subcluster: Subcluster, vo: Vo) -> frozenset[Tag] | Unknown:
+def _observe_list(store: TagLists, subcluster: Subcluster, vo: Vo) -> frozenset[Tag] | Unknown:
     try:
         return frozenset(store.standing(vo, subcluster))
     except TagError as exc:
@@ -111,7 +111,7 @@ def _observe_lives(tags: SiteTags, vos: Iterable[Vo]) -> Mapping[VoList, Mapping
     return found
 
 
-def _vos_with_ledger(store: TagStore) -> tuple[Vo, ...]:
+def _vos_with_ledger(store: TagLists) -> tuple[Vo, ...]:
     try:
         return store.known_vos()
     except TagError:

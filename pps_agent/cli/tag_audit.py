@@ -11,7 +11,7 @@ from pps_agent.tags import audit
 from pps_agent.tags.areas import choose_area
 from pps_agent.tags.audit import Head
 from pps_agent.tags.errors import TagRefusedError
-from pps_agent.tags.store import TagStore
+from pps_agent.tags.lists import TagLists
 from pps_wire.errors import WireError
 from pps_wire.names import Vo, parse_vo
 
@@ -33,7 +33,7 @@ def show_audit(vo: str | None, verify: bool, head: str | None, preproduction: bo
     return _verify(store, owners, known, output) if verify else _show_audit(store, owners, output)
 
 
-def _show_audit(store: TagStore, owners: tuple[Vo, ...], output: str) -> int:
+def _show_audit(store: TagLists, owners: tuple[Vo, ...], output: str) -> int:
     entries = [(owner, entry) for owner in owners for entry in store.ledger(owner).entries()]
     if output == "json":
         context.print_json([{"vo": owner} | _describe(entry) for owner, entry in entries])
@@ -65,7 +65,7 @@ def _parse_head(text: str, *, fits: bool) -> Head:
     return Head(int(lines), digest)
 
 
-def _verify(store: TagStore, owners: tuple[Vo, ...], known: Head | None, output: str) -> int:
+def _verify(store: TagLists, owners: tuple[Vo, ...], known: Head | None, output: str) -> int:
     checked = {owner: audit.verify(store.ledger(owner).lines()) for owner in owners}
     if known is not None:
         checked = {owner: audit.hold_against(found, known) for owner, found in checked.items()}

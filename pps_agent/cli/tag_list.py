@@ -7,7 +7,7 @@ import click
 from pps_agent.cli import context
 from pps_agent.cli.tag_site import any_vo_option, meant, preproduction_option, refuse, sc_option
 from pps_agent.tags import audit
-from pps_agent.tags.store import TagStore
+from pps_agent.tags.lists import TagLists
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_vo
 
@@ -36,12 +36,12 @@ def list_tags(vo: str | None, sc: str | None, preproduction: bool, long: bool, o
     return 0
 
 
-def _list(store: TagStore, subcluster: Subcluster, vo: Vo | None) -> list[tuple[Vo, Tag]]:
+def _list(store: TagLists, subcluster: Subcluster, vo: Vo | None) -> list[tuple[Vo, Tag]]:
     owners = store.vos(subcluster) if vo is None else (vo,)
     return [(owner, name) for owner in owners for name in store.list_tags(owner, subcluster)]
 
 
-def _print_long(store: TagStore, found: dict[Subcluster, list[tuple[Vo, Tag]]], output: str) -> int:
+def _print_long(store: TagLists, found: dict[Subcluster, list[tuple[Vo, Tag]]], output: str) -> int:
     entries = {vo: tuple(store.ledger(vo).entries()) for vo in {vo for pairs in found.values() for vo, _ in pairs}}
     rows: list[dict[str, str]] = []
     for subcluster, pairs in found.items():

@@ -8,7 +8,7 @@ from pps_agent.infosys import Answer, Expectation, ask_servers, wait_published
 from pps_agent.state import Unknown
 from pps_agent.tags.comparison import Compared, Finding, compare, find_removed
 from pps_agent.tags.errors import UnknownTargetError
-from pps_agent.tags.store import TagStore
+from pps_agent.tags.lists import TagLists
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag
 
@@ -73,7 +73,7 @@ def _publishable(tags: frozenset[Tag]) -> frozenset[Tag]:
     return frozenset(unique.values())
 
 
-def _removed(store: TagStore, subcluster: Subcluster) -> frozenset[str]:
+def _removed(store: TagLists, subcluster: Subcluster) -> frozenset[str]:
     return frozenset(tag for vo in store.known_vos() for tag in find_removed(store.ledger(vo).entries(), subcluster))
 
 

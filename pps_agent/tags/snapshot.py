@@ -19,7 +19,7 @@ from pps_agent.tags.errors import TagError
 from pps_agent.tags.keeper import Keeper
 from pps_agent.tags.life import Life, Lives, parse_lives, render_lives
 from pps_agent.tags.listing import parse_tags
-from pps_agent.tags.store import TagStore
+from pps_agent.tags.lists import TagLists
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo
 
@@ -57,7 +57,7 @@ class _Seen:
         self.problems: list[str] = []
 
 
-def take_snapshot(store: TagStore, cache: Path | None, name: str = "all", limit_s: float = LIMIT_S) -> Snapshot:
+def take_snapshot(store: TagLists, cache: Path | None, name: str = "all", limit_s: float = LIMIT_S) -> Snapshot:
     """Give all tags. Raises nothing.
 
     ``cache``: the directory of the last good lists, None: there are none; ``name``: whose they are, the same for the
@@ -75,7 +75,7 @@ def take_snapshot(store: TagStore, cache: Path | None, name: str = "all", limit_
     return Snapshot(tags, tuple(dict.fromkeys(seen.problems)), not_kept)
 
 
-def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
+def _read_in_time(store: TagLists, limit_s: float) -> _Seen:
     """Read in a thread, which is left behind where the file system does not answer."""
     found: list[_Seen] = []
     thread = threading.Thread(target=lambda: found.append(_read(store)), daemon=True)
@@ -89,7 +89,7 @@ def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
     return late
 
 
-def _read(store: TagStore) -> _Seen:
+def _read(store: TagLists) -> _Seen:
     """Read all lists; when they were changed meanwhile, once more, so that the lists belong together."""
     for _ in range(3):
         seen, before = _Seen(), _marks(store)
@@ -100,14 +100,14 @@ def _read(store: TagStore) -> _Seen:
     return seen
 
 
-def _marks(store: TagStore) -> tuple[object, ...]:
+def _marks(store: TagLists) -> tuple[object, ...]:
     try:
         return tuple((vo, store.ledger(vo).mark()) for vo in store.known_vos())
     except TagError:
         return ()
 
 
-def _read_subcluster(store: TagStore, subcluster: Subcluster, seen: _Seen) -> None:
+def _read_subcluster(store: TagLists, subcluster: Subcluster, seen: _Seen) -> None:
     lists = seen.lists.setdefault(subcluster, {})
     try:
         vos = {*store.vos(subcluster), *store.known_vos()}
@@ -136,7 +136,7 @@ def _fill(seen: _Seen, kept: _Seen, subclusters: tuple[Subcluster, ...]) -> None
                     seen.lives.setdefault(owner, kept.lives.get(owner, Lives()))
 
 
-def _show(store: TagStore, seen: _Seen, subcluster: Subcluster, used_at: float) -> list[Shown]:
+def _show(store: TagLists, seen: _Seen, subcluster: Subcluster, used_at: float) -> list[Shown]:
     shown = []
     for vo, tags in seen.lists.get(subcluster, {}).items():
         lives = seen.lives.get(vo, Lives())
