@@ -60,7 +60,9 @@ def add(tags: tuple[str, ...], vo: str, source: Any, expires: datetime | None, f
     """Add tags, all of them on every subcluster or none. One that is there already is no error."""
     life = None if expires is None else Life(TagState.VERIFIED, expires_at=expires.timestamp())
     if life is not None and life.is_over(time.time()):
-        click.echo(f"pps-agent: warning: --expires {expires:%Y-%m-%dT%H:%M} is over: it will be shown nowhere", err=True)
+        click.echo(
+            f"pps-agent: warning: --expires {expires:%Y-%m-%dT%H:%M} is over: it will be shown nowhere", err=True
+        )
 
     def change(store: TagStore, owner: Vo, names: tuple[Tag, ...], where: tuple[Subcluster, ...]) -> TagChange:
         return store.add(owner, names, where, life=life, request=_request("add", options, force=force))
