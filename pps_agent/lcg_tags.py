@@ -42,6 +42,7 @@ class Grammar(NamedTuple):
     single: frozenset[str]
     several: frozenset[str]
     verbs: tuple[str, ...]
+    targets: str
 
 
 class _Options:
@@ -60,6 +61,7 @@ MANAGE: Final = Grammar(
     frozenset({"host", "vo", "file", "config"}),
     frozenset({"tag"}),
     ("list", "add", "remove", "replace"),
+    "--host",
 )
 TAGS: Final = Grammar(
     "lcg-tags",
@@ -67,6 +69,7 @@ TAGS: Final = Grammar(
     frozenset({"ce", "sc", "vo", "tagfile", "config"}),
     frozenset({"tags"}),
     ("list", "add", "remove"),
+    "--ce or --sc",
 )
 _FLAGS: Final = frozenset({"dry-run", "verbose", "debug", "help", "h"})
 _HELP: Final = """Usage: {program} {usage}
@@ -80,7 +83,7 @@ nothing. Options may have one dash or two.
   --config FILE    settings of the agent; else $PPS_AGENT_CONFIG, else {config}
   --help           this text
 
-Exit codes: 0 done, 1 refused, 2 unknown target or usage, 3 files.
+Exit codes: 0 done, 1 refused, 2 unknown target or usage, 3 files, 6 half done, 78 settings.
 """
 
 
@@ -102,7 +105,7 @@ def run(grammar: Grammar, arguments: Sequence[str]) -> int:
         options = _parse(grammar, arguments)
         if options.flags & {"help", "h"}:
             return _write(program, _HELP.format(program=program, usage=grammar.usage, config=DEFAULT_CONFIG))
-        return _carry_out(program, options)
+        return _carry_out(grammar, options)
     except _UsageError as exc:
         return _complain(program, f"{exc}; see {program} --help", EXIT_USAGE)
     except WireError as exc:
@@ -144,12 +147,12 @@ def _parse(grammar: Grammar, arguments: Sequence[str]) -> _Options:
     return options
 
 
-def _carry_out(program: str, options: _Options) -> int:
-    values = options.values
+def _carry_out(grammar: Grammar, options: _Options) -> int:
+    program, values = grammar.program, options.values
     if not options.verb:
-        raise _UsageError("say what to do: --list, --add or --remove")
+        raise _UsageError(f"say what to do: --{', --'.join(grammar.verbs[:-1])} or --{grammar.verbs[-1]}")
     if "vo" not in values or not _target(values):
-        raise _UsageError("name the VO and the target")
+        raise _UsageError(f"name the VO (--vo) and the target ({grammar.targets})")
     config = values.get("config") or os.environ.get("PPS_AGENT_CONFIG", DEFAULT_CONFIG)
     settings = load_tag_settings(Path(config).absolute())
     area, targets = _find_targets(settings, values)

@@ -59,6 +59,8 @@ def read_settings(
     files = (path, *sorted((path.parent / "conf.d").glob("[!.]*.toml")))
     for file in files:
         reading.add(file)
+    if reading.is_blind:
+        reading.refuse_faults()  # what is missing cannot be told
     settings = tree(**reading.build(path))
     reading.faults += (f"{reading.place(key, path)}: {text}" for key, text in find_conflicts(settings))
     reading.refuse_faults()
@@ -85,6 +87,7 @@ class _Reading:
         self.origins: dict[str, str] = {}
         self.tables: dict[str, dict[str, str]] = {}
         self.faults: list[str] = []
+        self.is_blind = False
 
     def add(self, path: Path) -> None:
         try:
@@ -92,7 +95,10 @@ class _Reading:
             text = raw.decode()
             content = tomllib.loads(text)
         except OSError as exc:
-            self.faults.append(f"{path}: {exc.strerror}; create it or name another with --config")
+            is_missing = isinstance(exc, FileNotFoundError)
+            remedy = "create it" if is_missing else "let this account read it"
+            self.faults.append(f"{path}: {exc.strerror}; {remedy} or name another with --config")
+            self.is_blind = True
             return
         except UnicodeDecodeError as exc:
             line = raw.count(b"\n", 0, exc.start) + 1

@@ -61,7 +61,9 @@ class PathSettings:
 
     store: Path = setting("releases side by side", Path("/opt/pps-preview"))
     state: Path = setting("last good metadata, outbox, probe history, identity", Path("/var/lib/pps-agent"))
-    cache: Path = setting("partial downloads; may be deleted at any time", Path("/var/cache/pps-agent"))
+    cache: Path = setting(
+        "partial downloads, last good tags; may be deleted, then run setup again", Path("/var/cache/pps-agent")
+    )
     tags: Path = setting("base of the VO tag files, <base>/<subcluster>/<vo>/<vo>.list", Path("/opt/glite/var/info"))
     global_tags: Path = setting(
         "base of the global lists, <base>/<vo>/<vo>.list, which count for every subcluster", Path("/opt/edg/var/info")

@@ -114,8 +114,8 @@ def _print(value: dict[str, Any]) -> None:
     context.print_line(f"store     {value['store']} ({value['store_kind']}), {value['store_bytes'] / 1e6:.1f} MB")
     context.print_line(f"owner     {value['owner'] or 'none yet'}")
     if value["processes_unseen"] != 0:
-        unseen = "none of the" if value["processes_unseen"] is None else f"all but {value['processes_unseen']}"
-        context.print_line(f"in use    seen for {unseen} processes; store.drain_s protects the jobs of the others")
+        seen = "no process" if value["processes_unseen"] is None else f"all processes but {value['processes_unseen']}"
+        context.print_line(f"in use    seen for {seen}; store.drain_s protects the jobs of the others")
     if value["store_kind"] != "local":
         context.print_line("in use    seen on this machine only; on others the drain time protects running jobs")
     context.print_line(f"probes    run as {value['probes_run_as']}")

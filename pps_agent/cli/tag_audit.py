@@ -23,7 +23,7 @@ from pps_wire.names import Vo, parse_vo
 @preproduction_option
 @context.output_option
 def show_audit(vo: str | None, verify: bool, head: str | None, preproduction: bool, output: str) -> int:
-    """Show every change of tags, the oldest first, or check the log."""
+    """Show every change of tags, VO by VO and the oldest first, or check the logs."""
     known = None if head is None else _parse_head(head, fits=verify and vo is not None)
     store = choose_area(context.tag_settings(), None, preproduction=preproduction).open()
     try:

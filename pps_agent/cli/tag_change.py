@@ -1,5 +1,6 @@
 """``tag add``, ``remove``, ``replace``, ``clean``, ``adopt``."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -47,12 +48,21 @@ def _change_options(command: _Command) -> _Command:
 @click.argument("tags", nargs=-1)
 @vo_option
 @_file_option
-@click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]), help="When the tag goes (local time).")
+@click.option(
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+    metavar="YYYY-MM-DD[THH:MM]",
+    help="When the tag goes, in local time; without a time as that day begins.",
+)
 @click.option("--force", is_flag=True, help="Also a tag of a release whose probes have not passed.")
 @_change_options
 def add(tags: tuple[str, ...], vo: str, source: Any, expires: datetime | None, force: bool, **options: Any) -> int:
     """Add tags, all of them on every subcluster or none. One that is there already is no error."""
     life = None if expires is None else Life(TagState.VERIFIED, expires_at=expires.timestamp())
+    if life is not None and life.is_over(time.time()):
+        click.echo(
+            f"pps-agent: warning: --expires {expires:%Y-%m-%dT%H:%M} is over: it will be shown nowhere", err=True
+        )
 
     def change(store: TagStore, owner: Vo, names: tuple[Tag, ...], where: tuple[Subcluster, ...]) -> TagChange:
         return store.add(owner, names, where, life=life, request=_request("add", options, force=force))

@@ -1,5 +1,7 @@
 """``tag list``."""
 
+import os
+import sys
 from datetime import datetime
 
 import click
@@ -61,10 +63,27 @@ def _print_long(store: TagLists, found: dict[Subcluster, list[tuple[Vo, Tag]]], 
     if output == "json":
         context.print_json(rows)
     elif rows:
+        _print_rows(rows)
+    return 0
+
+
+def _print_rows(rows: list[dict[str, str]]) -> None:
+    """Print a table; on a terminal that is too narrow for it, a block for each tag with what is known."""
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]]
+    if not sys.stdout.isatty() or sum(widths) + 2 * (len(widths) - 1) <= _columns():
         context.print_table(
             [name.upper() for name in rows[0]], [[value or "-" for value in row.values()] for row in rows]
         )
-    return 0
+        return
+    for row in rows:
+        context.print_line(f"{row['tag']} on {row['subcluster']}")
+        for name, value in list(row.items())[2:]:
+            if value:
+                context.print_line(f"    {name:<8} {value}")
+
+
+def _columns() -> int:
+    return os.get_terminal_size(sys.stdout.fileno()).columns or 80  # 0: the terminal does not know
 
 
 def _tell_origin(origin: audit.Entry) -> str:

@@ -22,6 +22,9 @@ def _parts(change: Change, name_user: Naming, name_group: Naming) -> Iterator[st
         yield f"group {name_group(change.group)}"
     if change.mode is not None:
         yield f"mode {change.mode:04o}"
+    if change.access is not None and change.access == change.default:
+        yield f"access, also to new files, {_render(change.access, name_user, name_group)}"
+        return
     if change.access is not None:
         yield f"access {_render(change.access, name_user, name_group)}"
     if change.default is not None:

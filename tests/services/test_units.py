@@ -173,6 +173,14 @@ def test_the_shipped_settings_name_the_socket_of_the_shipped_unit() -> None:
     assert str(settings.probes.socket) == unit["Socket"]["ListenStream"]
 
 
+@pytest.mark.parametrize("name", ["pps-agent.service", "pps-agent@.service"])
+def test_the_agent_may_write_all_lists_of_tags_where_they_are_unless_set(name: str) -> None:
+    settings = load_settings(ROOT / "config" / "agent.toml").settings
+    writable = _read(ROOT / "config" / "systemd" / name)["Service"]["ReadWritePaths"].split()
+    for base in (settings.paths.tags, settings.paths.global_tags, settings.preproduction.tags):
+        assert f"-{base}" in writable
+
+
 def _probe(directory: Path) -> ProbeDefinition:
     run = directory / "whoami"
     listing = 'ls "$(dirname "$HOME")" >/dev/null 2>&1 || echo "the others\' directories are not listed"'

@@ -139,6 +139,13 @@ def test_a_removal_from_a_terminal_asks_nothing(tools: Tools) -> None:
     assert (done.returncode, tools.read()) == (0, "")
 
 
+def test_scripts_that_name_the_interpreter_and_answer_a_question_work_as_they_are(tools: Tools) -> None:
+    """As ATLAS's do. perl starts the program that a first line names, where that is not perl."""
+    tools.write("VO-dteam-a\n")
+    said = tools.shell(f"echo yes | perl {BIN}/lcg-ManageVOTag -host {SC1} -vo dteam --remove -tag VO-dteam-a")
+    assert (said, tools.read()) == (Said(0, "", ""), "")
+
+
 def test_a_rename_is_one_step(tools: Tools) -> None:
     tools.write("VO-dteam-old VO-dteam-keep\n")
     rename = f"lcg-ManageVOTag -host {SC1} -vo dteam --replace -tag VO-dteam-old VO-dteam-new"
@@ -162,7 +169,8 @@ def test_a_rename_is_one_step(tools: Tools) -> None:
         ("lcg-ManageVOTag -host nowhere.org -vo dteam --list", 2, "neither a host nor a subcluster of this site"),
         ("lcg-ManageVOTag -host ../etc -vo dteam --add -tag VO-dteam-b", 2, "neither a host nor a subcluster"),
         (f"lcg-tags --sc {HOST} --vo dteam --list", 2, "neither a host nor a subcluster"),
-        (f"lcg-ManageVOTag -host {SC1} -vo dteam", 2, "say what to do"),
+        (f"lcg-ManageVOTag -host {SC1} -vo dteam", 2, "say what to do: --list, --add, --remove or --replace"),
+        (f"lcg-tags --sc {SC1} --list", 2, "name the VO (--vo) and the target (--ce or --sc)"),
         (f"lcg-ManageVOTag -host {SC1} -vo dteam --list --add -tag VO-dteam-b", 2, "exclude each other"),
         (f"lcg-ManageVOTag -host {SC1} -vo dteam --add", 2, "--add needs tags"),
         (f"lcg-ManageVOTag -host {SC1} -vo dteam --replace -tag VO-dteam-a", 2, "takes -tag OLD NEW"),

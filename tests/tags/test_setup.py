@@ -54,6 +54,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(head: Head) -> None:
     assert before == picture(head.base)
     done = head.setup("--publisher", PUBLISHER)
     assert dry.out.splitlines() == [f"dry run: {line}" for line in done.out.splitlines()]
+    assert ": made, group opssgm, mode 2775, access, also to new files, u::rwx,u:pps-agent:rwx,g::rwx," in done.out
     value = json.loads(head.setup("--output", "json", "--dry-run").out)
     assert value == {"dry_run": True, "changes": [], "notes": [], "problems": []}
 

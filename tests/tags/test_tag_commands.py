@@ -1,11 +1,17 @@
 """``pps-agent tag …``: what the commands say and do, beside what every command does (tests/loop/test_cli.py)."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import termios
 from pathlib import Path
 
 import pytest
 
-from tests.tags.test_lcg_tags import HOST, SC1, SC2, Tools
+from tests.tags.test_lcg_tags import BIN, HOST, SC1, SC2, Tools
 
 
 @pytest.fixture
@@ -33,6 +39,22 @@ def test_tags_are_added_with_an_end_replaced_and_shown_with_all_that_is_known(to
     assert tools.read(SC2) == "VO-dteam-c\n"
 
 
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_terminal_too_narrow_for_the_table_gets_a_block_for_each_tag(tools: Tools, columns: int) -> None:
+    tools.shell(f"pps-agent tag add VO-dteam-a --vo dteam --sc {SC1} --expires 2099-01-01")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [f"{BIN}/pps-agent", "tag", "list", "--long"]
+    subprocess.run(command, env=tools.env, stdin=theirs, stdout=theirs, timeout=30, check=True)
+    lines = os.read(ours, 4096).decode().splitlines()
+    os.close(theirs)
+    os.close(ours)
+    assert max(map(len, lines)) <= columns
+    assert [line.split()[0] for line in lines] == (
+        ["VO-dteam-a", "state", "expires", "set"] if columns == 80 else ["TAG", "VO-dteam-a"]
+    )
+
+
 def test_tags_come_from_a_file_or_from_stdin(tools: Tools) -> None:
     said = tools.shell("pps-agent tag add --vo dteam --file -", "# mine\nVO-dteam-a VO-dteam-b\n")
     assert (said.code, said.out) == (0, "added VO-dteam-a\nadded VO-dteam-b\n")
@@ -41,7 +63,8 @@ def test_tags_come_from_a_file_or_from_stdin(tools: Tools) -> None:
 
 
 def test_expired_tags_are_gone_at_once_and_cleaned_away(tools: Tools) -> None:
-    assert tools.shell("pps-agent tag add VO-dteam-a VO-dteam-b --vo dteam --expires 2001-01-01").code == 0
+    said = tools.shell("pps-agent tag add VO-dteam-a VO-dteam-b --vo dteam --expires 2001-01-01")
+    assert (said.code, "warning: --expires 2001-01-01T00:00 is over" in said.err) == (0, True)
     assert tools.shell("pps-agent tag list").out == ""
     assert tools.shell("pps-agent tag ldif").out == ""
     assert tools.read() == "VO-dteam-a\nVO-dteam-b\n"

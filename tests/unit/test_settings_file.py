@@ -250,10 +250,18 @@ def test_relative_paths_start_at_the_settings_file(tmp_path: Path) -> None:
     assert (tmp_path / "store", Path("/abs"), (tmp_path / "p",)) == (paths.store, paths.tags, paths.probes)
 
 
-def test_a_file_that_is_not_there_or_no_toml_is_one_fault_among_the_others(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_settings(tmp_path / "none.toml")
-    assert "none.toml: No such file or directory; create it" in caught.value.faults[0]
+def test_of_a_file_that_cannot_be_read_nothing_is_called_missing(tmp_path: Path) -> None:
+    for name, told in (
+        ("none.toml", "No such file or directory; create it or name another with --config"),
+        ("directory.toml", "Is a directory; let this account read it or name another with --config"),
+    ):
+        (tmp_path / "directory.toml").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError) as caught:
+            load_settings(tmp_path / name)
+        assert caught.value.faults == (f"{tmp_path / name}: {told}",)
+
+
+def test_a_file_that_is_no_toml_is_one_fault_among_the_others(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, MINIMAL, a="x = [", b="[store]\nbad", c="[store]\nsync = 1\n")
     assert [fault.split(":")[0] for fault in faults] == ["conf.d/a.toml", "conf.d/b.toml", "conf.d/c.toml"]
     assert faults[1].startswith("conf.d/b.toml:2: not valid TOML")
