@@ -18,6 +18,7 @@ from pps_agent.cli.tag_site import (
     vo_option,
 )
 from pps_agent.tags.change import Request, TagChange
+from pps_agent.tags.errors import TagError, TagFileError
 from pps_agent.tags.life import Life, TagState
 from pps_agent.tags.listing import parse_tokens
 from pps_agent.tags.store import TagStore
@@ -152,12 +153,19 @@ def _over_vos(
     except WireError as exc:
         return refuse(exc)
     request = _request(verb, options)
-    done = [change(store, owner, where, request) for owner in owners]
+    done, failed = [], list[TagError]()
+    for owner in owners:
+        try:
+            done.append(change(store, owner, where, request))
+        except TagError as exc:  # one VO's lists hold up no other's
+            failed.append(exc)
     added, removed = (tuple(name for one in done for name in getattr(one, kind)) for kind in ("added", "removed"))
     word = "on record" if verb == "adopt" else "added"
-    if not added and not removed and options["output"] != "json":
+    if not added and not removed and not failed and options["output"] != "json":
         click.echo("nothing to do")
     _print_change(TagChange(added=added, removed=removed), dry_run=request.dry_run, output=options["output"], word=word)
+    if failed:
+        raise TagFileError("\n".join(dict.fromkeys(map(str, failed))))
     return 0
 
 

@@ -9,6 +9,7 @@ import click
 from pps_agent.cli import context
 from pps_agent.cli.tag_site import any_vo_option, meant, preproduction_option, refuse, sc_option
 from pps_agent.tags import audit
+from pps_agent.tags.errors import TagError, TagFileError
 from pps_agent.tags.lists import TagLists
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_vo
@@ -22,28 +23,37 @@ from pps_wire.names import Subcluster, Tag, Vo, parse_vo
 @context.output_option
 def list_tags(vo: str | None, sc: str | None, preproduction: bool, long: bool, output: str) -> int:
     """List tags, one a line."""
+    failed: list[TagError] = []
     try:
         area, chosen = meant(context.tag_settings(), sc, preproduction=preproduction)
         store, wanted = area.open(), None if vo is None else parse_vo(vo)
-        found = {subcluster: _list(store, subcluster, wanted) for subcluster in chosen}
+        found = {subcluster: _list(store, subcluster, wanted, failed) for subcluster in chosen}
     except WireError as exc:
         return refuse(exc)
     if long:
-        return _print_long(store, found, output)
-    if output == "json":
+        _print_long(store, found, output)
+    elif output == "json":
         context.print_json({subcluster: [name for _, name in pairs] for subcluster, pairs in found.items()})
     else:
         for line in dict.fromkeys(name for pairs in found.values() for _, name in pairs):
             click.echo(line)
+    if failed:
+        raise TagFileError("\n".join(dict.fromkeys(map(str, failed))))
     return 0
 
 
-def _list(store: TagLists, subcluster: Subcluster, vo: Vo | None) -> list[tuple[Vo, Tag]]:
-    owners = store.vos(subcluster) if vo is None else (vo,)
-    return [(owner, name) for owner in owners for name in store.list_tags(owner, subcluster)]
+def _list(store: TagLists, subcluster: Subcluster, vo: Vo | None, failed: list[TagError]) -> list[tuple[Vo, Tag]]:
+    """Give the tags of a VO, or of all; what one VO's cannot be read for goes to ``failed``, and hides no other's."""
+    found: list[tuple[Vo, Tag]] = []
+    for owner in store.vos(subcluster) if vo is None else (vo,):
+        try:
+            found += ((owner, name) for name in store.list_tags(owner, subcluster))
+        except TagError as exc:
+            failed.append(exc)
+    return found
 
 
-def _print_long(store: TagLists, found: dict[Subcluster, list[tuple[Vo, Tag]]], output: str) -> int:
+def _print_long(store: TagLists, found: dict[Subcluster, list[tuple[Vo, Tag]]], output: str) -> None:
     entries = {vo: tuple(store.ledger(vo).entries()) for vo in {vo for pairs in found.values() for vo, _ in pairs}}
     rows: list[dict[str, str]] = []
     for subcluster, pairs in found.items():
@@ -64,7 +74,6 @@ def _print_long(store: TagLists, found: dict[Subcluster, list[tuple[Vo, Tag]]], 
         context.print_json(rows)
     elif rows:
         _print_rows(rows)
-    return 0
 
 
 def _print_rows(rows: list[dict[str, str]]) -> None:

@@ -17,7 +17,8 @@ from pps_agent.setup.publishers import cache_rights, ldif_rights
 from pps_agent.setup.rights import Place, Rights, Seen
 from pps_agent.setup.tag_area import Parties, TagArea, find_writers, list_places, lock_rights, tag_rights
 from pps_agent.tags import disk
-from pps_agent.tags.areas import find_areas
+from pps_agent.tags.areas import Area, find_areas
+from pps_agent.tags.errors import TagError
 from pps_agent.tags.layout import LOCK
 from pps_wire.names import Vo
 
@@ -50,13 +51,24 @@ def set_up(settings: Settings, user: str, publishers: Iterable[str], *, dry_run:
     for area in find_areas(settings):
         if area.subclusters:
             global_base = area.global_base if area.global_base is not None and area.global_base.is_dir() else None
-            tags = TagArea(area.base, area.subclusters, settings.site.vos, global_base)
+            tags = TagArea(area.base, area.subclusters, _find_vos(area, settings, report), global_base)
             _set_up_tags(tags, agent, managers, report)
         if area.ldif is not None:
             _establish(*ldif_rights(area.ldif, agent), report)
     for place, rights in cache_rights(settings.paths.cache, agent, accounts):
         _establish(place, rights, report)
     return report
+
+
+def _find_vos(area: Area, settings: Settings, report: Report) -> tuple[Vo, ...]:
+    """Give the VOs of the settings and those that have lists: their managers change tags here as well."""
+    lists, found = area.open(), dict.fromkeys(settings.site.vos)
+    for subcluster in area.subclusters:
+        try:
+            found |= dict.fromkeys(lists.vos(subcluster))
+        except TagError as exc:
+            report.complain(SiteError(str(exc)))
+    return tuple(found)
 
 
 def _set_up_tags(area: TagArea, agent: Account, managers: dict[Vo, int], report: Report) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pps_agent.settings_tags import TagSections
+from pps_agent.settings_tags import PreproductionSettings, TagSections
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import UnknownTargetError
 from pps_agent.tags.life import Life
@@ -58,9 +58,11 @@ def find_areas(settings: TagSections) -> tuple[Area, ...]:
         manager=infosys.manager,
         ldif=infosys.ldif,
     )
-    if not pre.subclusters:
-        return (production,)
-    preproduction = Area(
+    return (production, _preproduction(pre)) if pre.subclusters else (production,)
+
+
+def _preproduction(pre: PreproductionSettings) -> Area:
+    return Area(
         name=PREPRODUCTION,
         subclusters=pre.subclusters,
         hosts=pre.hosts,
@@ -72,7 +74,6 @@ def find_areas(settings: TagSections) -> tuple[Area, ...]:
         manager=pre.manager,
         ldif=pre.ldif,
     )
-    return (production, preproduction)
 
 
 def choose_area(settings: TagSections, name: str | None, *, preproduction: bool = False) -> Area:
@@ -138,13 +139,20 @@ NOWHERE: Final = SiteTags(())
 
 def open_all(settings: TagSections, former: Iterable[Subcluster] = ()) -> SiteTags:
     """Give all tags of a site, with those of ``former`` subclusters wherever they are."""
-    return SiteTags(area.open((*area.subclusters, *former)) for area in find_areas(settings))
+    gone = tuple(former)
+    return SiteTags(area.open((*area.subclusters, *gone)) for area in _find_all_areas(settings, gone))
 
 
 def open_former(settings: TagSections, former: Iterable[Subcluster]) -> SiteTags:
     """Give the tags of former subclusters, without the global lists, which count for the present ones only."""
-    chosen = tuple(former)
-    return SiteTags(area.open(chosen, everywhere=False) for area in find_areas(settings) if chosen)
+    gone = tuple(former)
+    return SiteTags(area.open(gone, everywhere=False) for area in _find_all_areas(settings, gone) if gone)
+
+
+def _find_all_areas(settings: TagSections, former: tuple[Subcluster, ...]) -> tuple[Area, ...]:
+    """Give the areas, and pre-production's while its base is there although the settings give it no subcluster more."""
+    areas, pre = find_areas(settings), settings.preproduction
+    return (*areas, _preproduction(pre)) if former and len(areas) == 1 and pre.tags.is_dir() else areas
 
 
 def _servers(url: str, mirrors: tuple[str, ...]) -> tuple[str, ...]:

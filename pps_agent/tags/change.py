@@ -81,31 +81,43 @@ class Plan:
 
 
 def lives_after_add(
-    lives: Lives,
-    wanted: tuple[Tag, ...],
-    targets: tuple[Subcluster, ...],
-    life: Life | None,
-    request: Request,
-    now_s: float,
+    lives: Lives, edits: Iterable[Edit], wanted: tuple[Tag, ...], life: Life | None, request: Request, now_s: float
 ) -> Lives:
-    """Give what is known after tags were added. Raises: TagRefusedError for those of a release that has not passed."""
-    if life is not None:
-        return lives.with_entries(targets, wanted, life)
-    for target in targets:
+    """Give what is known after tags were added by these edits, one for each subcluster.
+
+    Raises: TagRefusedError for those of a release that has not passed, or is on its way out.
+    """
+    for change in (edit.change for edit in edits):
+        target = change.subcluster
+        if target is None:
+            raise AssertionError("tags are added to a subcluster's list only")
+        if life is not None:
+            lives = lives.with_entries((target,), wanted, life)
+            continue
         for tag in wanted:
             known = lives.of(target).get(tag)
             if known is not None and not known.release and known.is_over(now_s):
                 lives = lives.with_entries((target,), (tag,), None)  # it begins anew, without an end
             if known is None or not known.release:
                 continue
-            if known.state not in _ANNOUNCED and not request.forced:
-                raise TagRefusedError(
-                    f"{tag} belongs to {known.release}, which is {known.state.value}: it comes when all probes pass;"
-                    " --force sets it against them"
-                )
+            if not request.forced:
+                _refuse_against_release(tag, known, is_new=tag in change.added)
             forced = LISTED if known.state not in _ANNOUNCED else ""
             lives = lives.with_entries((target,), (tag,), Life(known.state, known.release, known.expires_at, forced))
     return lives
+
+
+def _refuse_against_release(tag: Tag, known: Life, *, is_new: bool) -> None:
+    if known.state not in _ANNOUNCED:
+        raise TagRefusedError(
+            f"{tag} belongs to {known.release}, which is {known.state.value}: it comes when all probes pass;"
+            " --force sets it against them"
+        )
+    if known.state is TagState.PENDING_REMOVAL and is_new:
+        raise TagRefusedError(
+            f"{tag} belongs to {known.release}, which is on its way out; --force sets it all the same, and the next"
+            " round takes it away again if the release was withdrawn"
+        )
 
 
 def lives_after_remove(

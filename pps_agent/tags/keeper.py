@@ -43,7 +43,8 @@ class Keeper:
         except OSError as exc:
             return (
                 f"cannot keep the tags for when they cannot be read: {exc.filename or self._path}: {exc.strerror};"
-                f" check space, or have root run pps-agent setup --publisher {_name(self._uid)}"
+                f" check space, name a directory of this account with --cache, or have root run"
+                f" pps-agent setup --publisher {_name(self._uid)}"
             )
         return ""
 

@@ -71,7 +71,7 @@ class TagStore(TagLists):
         wanted, targets = check_tags(vo, tags), self._targets(subclusters)
         with self._writing(vo, request) as lives:
             plan = Plan("add", [self._plan_add(vo, wanted, target) for target in targets])
-            plan.lives = lives_after_add(lives, wanted, targets, life, request, self.now_s(lives))
+            plan.lives = lives_after_add(lives, plan.edits, wanted, life, request, self.now_s(lives))
             self._carry_out(vo, plan, lives, request)
         changes = tuple(edit.change for edit in plan.edits)
         added = tuple(tag for tag in wanted if any(tag in change.added for change in changes))

@@ -97,3 +97,26 @@ def test_a_rollback_clears_both(repository: SmallRepository, site: SmallSite, pr
     untagged = site.run("release", "rollback", "grid-clients", "--output", "json").json()["untagged"]
     assert {one["subcluster"] for one in untagged} == {SUBCLUSTER, PPS}
     assert (site.listed(), tags_in(preproduction, PPS)) == ([TAG], [TAG])
+
+
+def test_a_section_that_ends_takes_its_tags_along_while_its_base_is_there(
+    repository: SmallRepository, site: SmallSite, preproduction: Path
+) -> None:
+    publish_passing(repository)
+    site.once()
+    site.configure(preproduction={"subclusters": []})
+    site.once()
+    assert (tags_in(preproduction, PPS), site.listed()) == ([], [TAG])
+
+
+def test_a_withdrawn_tag_is_not_set_again_by_hand_without_force(repository: SmallRepository, site: SmallSite) -> None:
+    publish_passing(repository)
+    site.once()
+    repository.withdraw(ONE)
+    site.once()
+    said = site.run("tag", "add", TAG, "--vo", "dteam")
+    assert (said.code, "is on its way out; --force" in said.stderr) == (1, True)
+    assert site.run("tag", "add", TAG, "--vo", "dteam", "--force").code == 0
+    assert site.listed() == [TAG]
+    site.once()
+    assert site.listed() == []

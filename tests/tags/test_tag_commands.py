@@ -128,3 +128,17 @@ def test_a_fault_that_concerns_no_tag_stops_no_tag_command(tools: Tools) -> None
     assert tools.shell(f"lcg-ManageVOTag -host {SC1} -vo dteam --add -tag VO-dteam-b").code == 0
     said = tools.shell("pps-agent config check")
     assert (said.code, "probes.timeout_s: 'soon' must be a whole number" in said.err) == (78, True)
+
+
+def test_one_vos_list_that_cannot_be_read_hides_and_hinders_no_other_vos(tools: Tools) -> None:
+    assert tools.shell("pps-agent tag add VO-dteam-old --vo dteam --expires 2001-01-01").code == 0
+    assert tools.shell("pps-agent tag add VO-dteam-a --vo dteam").code == 0
+    (tools.tags / SC1 / "cms" / "cms.list").mkdir(parents=True)
+    for command, expected in (
+        ("list", "VO-dteam-a\n"),
+        ("list --output json", json.dumps({SC1: ["VO-dteam-a"], SC2: ["VO-dteam-a"]}, indent=2) + "\n"),
+        ("clean", "removed VO-dteam-old\n"),
+    ):
+        said = tools.shell(f"pps-agent tag {command}")
+        assert (said.code, said.out, said.err.count("not a regular file")) == (3, expected, 1), command
+    assert tools.shell("pps-agent tag list --vo dteam").code == 0

@@ -375,3 +375,16 @@ def test_a_pre_production_system_has_the_same_rights_and_a_bdii_lets_the_agent_w
 def load_mask_free_group(path: Path) -> int:
     """Give what the owning group may do, whatever the mask says."""
     return parse_acl(os.getxattr(path, ACCESS)).group
+
+
+def test_managers_of_a_vo_that_is_offered_no_previews_change_their_tags_too(head: Head) -> None:
+    for subcluster in (SC1, SC2):
+        directory = head.tags / subcluster / "atlas"
+        directory.mkdir(parents=True)
+        os.chown(directory, UIDS[OPS_MANAGER], GIDS["opssgm"])
+        directory.chmod(0o775)
+    head.setup()
+    said = head.manage(OPS_MANAGER, "add", "VO-atlas-a", vo="atlas")
+    assert said.code == 0, said
+    assert head.manage(MANAGER, "add", "VO-atlas-b", vo="atlas").code == 3
+    assert head.setup().out == "nothing to do\n"
