@@ -93,6 +93,7 @@ def start_bdii(
     *,
     provider_argv: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    glue2: bool = True,
     breathe_s: float = 0.5,
     read_timeout_s: int = 10,
     wait_s: float = 60.0,
@@ -100,7 +101,8 @@ def start_bdii(
     """Start both programs in ``directory`` and wait until the subclusters can be seen.
 
     ``plugin_argv`` is run in every cycle, with ``env`` added to a minimal environment; what it prints
-    is merged into the entries. ``provider_argv`` prints entries of its own. ``breathe_s`` is the pause
+    is merged into the entries. ``provider_argv`` prints entries of its own; ``glue2`` says whether there is what they
+    hang on. ``breathe_s`` is the pause
     between cycles (sites use 120). An old directory of a stopped server may be used again. Raises:
     BdiiError, OSError.
     """
@@ -112,7 +114,9 @@ def start_bdii(
         raise BdiiError(f"{directory}: bdii-update takes no path with blanks or special characters; use another one")
     password = secrets.token_hex(16)
     scripts = {"plugin/pps-tags": plugin_argv, "provider/pps-tags": provider_argv}
-    _lay_out(directory, site_name, subclusters, scripts, env or {}, password)
+    static = render_static_ldif(site_name, subclusters)
+    static += render_static_glue2(site_name, subclusters) if glue2 else ""
+    _lay_out(directory, static, scripts, env or {}, password)
     slapd, port = _start_slapd(directory)
     url = f"ldap://127.0.0.1:{port}"
     server = None
@@ -185,8 +189,7 @@ def _glue2_entries(site_name: str, subclusters: Sequence[str]) -> Iterator[str]:
 
 def _lay_out(
     directory: Path,
-    site_name: str,
-    subclusters: Sequence[str],
+    static: str,
     scripts: Mapping[str, Sequence[str]],
     env: Mapping[str, str],
     password: str,
@@ -195,7 +198,6 @@ def _lay_out(
         shutil.rmtree(directory / name, ignore_errors=True)
         (directory / name).mkdir(parents=True)
     (directory / "old.ldif").unlink(missing_ok=True)
-    static = render_static_ldif(site_name, subclusters) + render_static_glue2(site_name, subclusters)
     (directory / "ldif" / "static.ldif").write_text(static)
     assignments = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
     for name, argv in scripts.items():

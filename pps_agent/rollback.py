@@ -4,7 +4,6 @@ The decision is recorded first, so that no round goes forward again; then the ta
 is switched. Ended in between, the same command goes on where it stopped.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -81,17 +80,15 @@ def _find_tags(left: ReleaseId, store: Store, tags: SiteTags) -> tuple[tuple[tup
         return (), f"{left}: its description is lost, so its tags are not known"
     others = (store.description(release) for release in store.ids() if release != left)
     shared = {tag for other in others if other is not None for tag in other.tags().values()}
-    own = {vo: tag for vo, tag in description.tags().items() if tag not in shared}
-    try:
-        return tuple(_standing_tags(own, tags)), ""
-    except TagError as exc:
-        return (), str(exc)
-
-
-def _standing_tags(own: dict[Vo, Tag], tags: SiteTags) -> Iterator[tuple[Subcluster, Vo, Tag]]:
+    found, problems = [], dict[str, None]()
     for subcluster, lists in tags.serving():
-        there = lists.tags(subcluster)
-        yield from ((subcluster, vo, tag) for vo, tag in sorted(own.items()) if tag in there)
+        for vo, tag in sorted(description.tags().items()):
+            try:
+                if tag not in shared and tag in lists.standing(vo, subcluster):
+                    found.append((subcluster, vo, tag))
+            except TagError as exc:  # one list keeps no tag in another
+                problems[str(exc)] = None
+    return tuple(found), "; ".join(problems)
 
 
 def _fault(spurned: bool, fault: str) -> str:

@@ -55,7 +55,7 @@ def say(text: str, code: int = UNKNOWN) -> int:
     """
     signal.setitimer(signal.ITIMER_REAL, 0)
     raw = text.encode("utf-8", "replace")
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.__stdout__ is None:  # closed by whoever started us
         return UNKNOWN
     try:
         sys.stdout.flush()

@@ -23,6 +23,7 @@ from pps_agent.policy import Consent, Decision
 from pps_agent.repair import Repository, repair
 from pps_agent.rollback import decide_rollback, roll_back
 from pps_agent.settings import StoreSettings
+from pps_agent.tags.areas import SiteTags
 from pps_agent.tags.store import TagStore
 from pps_wire.names import Component, ReleaseId, Subcluster
 from tests.distribution.site import Site
@@ -69,8 +70,12 @@ class World:
         with contextlib.closing(open_database(self.base / "state" / "state.db")) as database:
             yield History(database)
 
-    def tags(self) -> TagStore:
+    def tags(self) -> SiteTags:
         """Give its tag files."""
+        return SiteTags((self.lists(),))
+
+    def lists(self) -> TagStore:
+        """Give those of its one information system."""
         return TagStore(self.base / "tags", (SUBCLUSTER,))
 
     def act(self) -> None:

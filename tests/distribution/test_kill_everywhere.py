@@ -46,7 +46,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, repository: SmallRepos
         for release in {"install": [], "update": [old]}.get(operation, [old, new]):
             site.install(release)
             site.store.switch(CLIENTS, release.id)
-            made.tags().add(Vo("dteam"), [*release.tags().values()])
+            made.lists().add(Vo("dteam"), [*release.tags().values()])
         if operation == "repair":
             flip(site.store.tree(new.id) / "bin" / "a")
             (site.store.tree(new.id) / "foreign").touch()
@@ -98,7 +98,7 @@ def check_after(world: World) -> None:
         assert current[CLIENTS] == expected
         assert (world.old in there) is (world.operation not in ("remove", "gc"))
         if world.operation == "rollback":
-            assert world.tags().tags(SUBCLUSTER) == {"VO-dteam-pps-1.0.0"}
+            assert world.lists().tags(SUBCLUSTER) == {"VO-dteam-pps-1.0.0"}
 
 
 SHIFTS = (0, 0, 0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -6, 6)

@@ -11,6 +11,7 @@ from pps_agent.errors import AgentError, SiteError
 from pps_agent.history import History
 from pps_agent.policy import Consent, Decision
 from pps_agent.rollback import decide_rollback, roll_back
+from pps_agent.tags.areas import SiteTags
 from pps_agent.tags.store import TagStore
 from pps_wire.names import Component, Subcluster, Vo
 from tests.distribution.site import picture
@@ -43,9 +44,10 @@ def three(site, repository, tags):
     return releases
 
 
-def go_back(site, tags, history, reason=""):
-    decided = decide_rollback(CLIENTS, site.store, tags, history)
-    return roll_back(decided, Consent(Decision.ROLLBACK, reason, "alice"), site.store, tags, history, NOW)
+def go_back(site, tags, history, reason="", *more):
+    lists = SiteTags((tags, *more))
+    decided = decide_rollback(CLIENTS, site.store, lists, history)
+    return roll_back(decided, Consent(Decision.ROLLBACK, reason, "alice"), site.store, lists, history, NOW)
 
 
 def test_it_goes_to_the_release_before_untags_and_records_why(site, tags, history, three):
@@ -109,12 +111,19 @@ def test_tag_files_that_cannot_be_read_do_not_keep_it_from_going_back(site, tmp_
     assert site.store.current() == {CLIENTS: three[1].id}
 
 
+def test_one_systems_lists_that_cannot_be_read_keep_no_tag_in_anothers(site, tmp_path, tags, history, three):
+    away = TagStore(tmp_path / "not-mounted", (Subcluster("pps01.example.org"),))
+    assert "does not exist" in go_back(site, away, history, "", tags)
+    assert set(tags.tags(SUBCLUSTER)) == {"VO-dteam-pps-1.0", "VO-dteam-pps-2.0"}
+
+
 def test_it_is_refused_while_another_process_changes_the_store(site, tags, history, three, tmp_path):
     from pps_agent.store import Store
 
-    decided = decide_rollback(CLIENTS, site.store, tags, history)
+    lists = SiteTags((tags,))
+    decided = decide_rollback(CLIENTS, site.store, lists, history)
     with site.store.lock(), pytest.raises(SiteError, match="is changing this store; wait"):
-        roll_back(decided, Consent(Decision.ROLLBACK), Store(site.store.root), tags, history, NOW)
+        roll_back(decided, Consent(Decision.ROLLBACK), Store(site.store.root), lists, history, NOW)
     assert history.resolve().consents == {}
 
 

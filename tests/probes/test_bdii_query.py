@@ -64,7 +64,7 @@ GLUE2EntityCreationTime: {older}
 def bdii(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the address of an information system that bdii-update fills with GLUE 1."""
     need(f"apt-get install {' '.join(missing_packages())}" if missing_packages() else "")
-    with start_bdii(tmp_path_factory.mktemp("bdii"), SITE, ["ce.example.org"], ["true"]) as server:
+    with start_bdii(tmp_path_factory.mktemp("bdii"), SITE, ["ce.example.org"], ["true"], glue2=False) as server:
         yield server.url
 
 
