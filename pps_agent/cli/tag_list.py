@@ -1,6 +1,7 @@
 """``tag list``."""
 
-from datetime import datetime
+import contextlib
+from datetime import UTC, datetime
 
 import click
 
@@ -72,4 +73,7 @@ def _tell_origin(origin: audit.Entry) -> str:
 
 
 def _format_time(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s).astimezone().isoformat(timespec="minutes")
+    at = datetime.fromtimestamp(at_s, UTC)
+    with contextlib.suppress(OverflowError, ValueError):  # the last day of the calendar may have no local time
+        at = at.astimezone()
+    return at.isoformat(timespec="minutes")
