@@ -150,7 +150,7 @@ class Ledger:
             )
 
     def _last_line(self) -> bytes | None:
-        """Give the last whole line, without its newline; None in an empty log. Raises: ValueError for an endless one."""
+        """Give the last whole line, without its newline; None in an empty log. Raises: ValueError: it has no end."""
         descriptor = disk.open_list(self.audit_path)
         if descriptor is None:
             return None
