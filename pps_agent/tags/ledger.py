@@ -41,6 +41,11 @@ class Ledger:
         """Where the log is."""
         return self._directory / _AUDIT
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What readers of tags read."""
+        return self._directory / _INTENT, self._directory / _LIVES
+
     def mark(self) -> tuple[int, ...]:
         """Give what differs after any change: readers that saw two marks saw two states."""
         found: list[int] = []
@@ -52,7 +57,7 @@ class Ledger:
 
     def lives(self) -> Lives:
         """Give the entries. Raises: TagFileError."""
-        content = disk.load_list(self._directory / _LIVES)
+        content = disk.load_list(self._directory / _LIVES, disk.MAX_LEDGER_BYTES)
         if content is None:
             return Lives()
         with self._explained(_LIVES):
@@ -60,7 +65,7 @@ class Ledger:
 
     def intent(self) -> Intent | None:
         """Give the change that was begun and not finished, if there is one. Raises: TagFileError."""
-        content = disk.load_list(self._directory / _INTENT)
+        content = disk.load_list(self._directory / _INTENT, disk.MAX_LEDGER_BYTES)
         if content is None:
             return None
         with self._explained(_INTENT):
@@ -74,9 +79,14 @@ class Ledger:
 
     def begin(self, intent: Intent) -> None:
         """Write down a change durably. From here on it counts. Raises: TagFileError; nothing is changed then."""
+        content = render_intent(intent)
+        if len(content) > disk.MAX_LEDGER_BYTES:  # the next one could not read it, and every change waits for it
+            raise TagFileError(
+                f"a change of {len(content)} bytes is too large for {self._directory}: make several of it"
+            )
         self._make_directory()
         self._check_log()
-        self._save(_INTENT, render_intent(intent))
+        self._save(_INTENT, content)
 
     def finish(self, intent: Intent) -> None:
         """Do what is left of a change once its lists are written. Done again, it does no more. Raises: TagFileError."""

@@ -106,6 +106,11 @@ class TagStore:
         intent = ledger.intent()
         return ledger.lives() if intent is None or intent.lives is None else intent.lives
 
+    def size_bytes(self, vo: Vo, subclusters: Iterable[Subcluster]) -> int:
+        """Give about how much there is to read for a VO's tags."""
+        lists = [self._path(vo, where) for where in self._lists(tuple(subclusters))]
+        return sum(disk.size_bytes(path) for path in (*lists, *self.ledger(vo).paths))
+
     def known_vos(self) -> tuple[Vo, ...]:
         """Give the VOs that have a ledger, sorted. Raises: TagError."""
         self._check_base()
@@ -327,6 +332,12 @@ class TagStore:
     def _carry_out(self, vo: Vo, plan: Plan, before: Lives, request: Request, *, writes: bool = True) -> None:
         """Do all of a change or nothing. Raises: TagFileError, HalfWrittenError."""
         edits, is_same = plan.list_edits(), plan.lives.tags == before.tags
+        for edit in plan.edits:
+            if len(edit.after) > max(disk.MAX_LIST_BYTES, len(edit.before or b"")):
+                raise TagRefusedError(
+                    f"{edit.change.path} would be larger than {disk.MAX_LIST_BYTES} bytes, and nobody could read it:"
+                    " remove tags first"
+                )
         if request.dry_run or (not edits and is_same):
             return
         at_s = self.now_s(before)
