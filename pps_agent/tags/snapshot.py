@@ -40,11 +40,17 @@ class Snapshot(NamedTuple):
     """What is to be published, by subcluster, sorted by tag.
 
     ``problems``: what kept newer tags away; ``not_kept``: why these will not be there when there are problems.
+    ``lost``: the VOs whose lists could not all be read; None: which VOs there are is not known either.
     """
 
     tags: Mapping[Subcluster, tuple[Shown, ...]]
     problems: tuple[str, ...] = ()
     not_kept: str = ""
+    lost: frozenset[Vo | None] = frozenset()
+
+    def is_known(self, tag: str) -> bool:
+        """Tell whether a tag that is not among these is really gone."""
+        return None not in self.lost and not any(tag.startswith(f"VO-{vo}-") for vo in self.lost)
 
 
 class _Seen:
@@ -72,7 +78,7 @@ def take_snapshot(store: TagStore, cache: Path | None, name: str = "all", limit_
     elif keeper is not None:
         _fill(seen, _load(keeper), store.subclusters)
     tags = {subcluster: tuple(_show(store, seen, subcluster, used_at)) for subcluster in store.subclusters}
-    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)), not_kept)
+    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)), not_kept, frozenset(vo for _, vo in seen.lost))
 
 
 def _read_in_time(store: TagStore, limit_s: float) -> _Seen:
