@@ -52,7 +52,7 @@ def _change_options(command: _Command) -> _Command:
 @_change_options
 def add(tags: tuple[str, ...], vo: str, source: Any, expires: datetime | None, force: bool, **options: Any) -> int:
     """Add tags, all of them on every subcluster or none. One that is there already is no error."""
-    life = None if expires is None else Life(TagState.VERIFIED, expires_at=expires.timestamp())
+    life = None if expires is None else Life(TagState.VERIFIED, expires_at=_find_end(expires))
 
     def change(store: TagStore, owner: Vo, names: tuple[Tag, ...], where: tuple[Subcluster, ...]) -> TagChange:
         return store.add(owner, names, where, life=life, request=_request("add", options, force=force))
@@ -126,6 +126,13 @@ def _change(
         return refuse(exc)
     _print_change(done, dry_run=options["dry_run"], output=options["output"])
     return 0
+
+
+def _find_end(expires: datetime) -> float:
+    try:
+        return expires.timestamp()
+    except (ValueError, OverflowError) as exc:  # the calendar's first and last days are not everywhere
+        raise click.UsageError(f"--expires {expires:%Y-%m-%d} is beyond the calendar") from exc
 
 
 def _over_vos(

@@ -105,3 +105,13 @@ def test_a_fault_that_concerns_no_tag_stops_no_tag_command(tools: Tools) -> None
     assert tools.shell(f"lcg-ManageVOTag -host {SC1} -vo dteam --add -tag VO-dteam-b").code == 0
     said = tools.shell("pps-agent config check")
     assert (said.code, "probes.timeout_s: 'soon' must be a whole number" in said.err) == (78, True)
+
+
+@pytest.mark.parametrize("end", ["0001-01-01", "9999-12-31T23:59"])
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT+12"])
+def test_an_end_at_the_calendars_end_is_taken_or_refused(tools: Tools, end: str, zone: str) -> None:
+    said = tools.shell(f"pps-agent tag add VO-dteam-a --vo dteam --expires {end}", TZ=zone)
+    assert said.code == 0 or (said.code == 2 and "beyond the calendar" in said.err), said.err
+    for line in ("list --long", "render --format json"):
+        said = tools.shell(f"pps-agent tag {line}", TZ=zone)
+        assert said.code == 0, said.err
