@@ -100,6 +100,9 @@ def lcg_tags() -> int:
 def run(grammar: Grammar, arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code."""
     os.umask(0o022)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller closed it: nobody wants to know
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
     program = grammar.program
     try:
         options = _parse(grammar, arguments)

@@ -1,11 +1,18 @@
 """Loads what tag commands need of the settings, and finds what of it cannot work together."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pps_agent.settings_reader import read_settings
-from pps_agent.settings_tags import OTHER_SECTIONS, TagSections, TagSettings
+from pps_agent.settings_tags import (
+    OTHER_SECTIONS,
+    InfosysSettings,
+    PreproductionSettings,
+    TagSections,
+    TagSettings,
+)
 
 _LDAP: Final = ("ldap://", "ldaps://")
 
@@ -18,7 +25,10 @@ def load_tag_settings(path: Path) -> TagSettings:
 def find_tag_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:
     """Give impossible pairs of these sections and addresses that cannot work."""
     for section in ("infosys", "preproduction"):
-        yield from find_wrong_scheme(f"{section}.url", getattr(settings, section).url, _LDAP)
+        system = getattr(settings, section)
+        yield from find_wrong_scheme(f"{section}.url", system.url, _LDAP)
+        for mirror in system.mirrors:
+            yield from find_wrong_scheme(f"{section}.mirrors", mirror, _LDAP)
     yield from _find_site_conflicts(settings)
     yield from _find_preproduction_conflicts(settings)
     yield from _find_ldif_conflicts(settings)
@@ -42,12 +52,12 @@ def _find_site_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:
 
 def _find_preproduction_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:
     """Give what would let production's information system show what is pre-production's, or the other way round."""
-    site, paths, pre = settings.site, settings.paths, settings.preproduction
+    site, paths, infosys, pre = settings.site, settings.paths, settings.infosys, settings.preproduction
     if not pre.subclusters:
         return
-    for key, ours, theirs in (("subclusters", pre.subclusters, site.subclusters), ("hosts", pre.hosts, site.hosts)):
-        taken = {name.lower() for name in (*theirs, *(site.subclusters if key == "hosts" else ()))}
-        if shared := sorted(name for name in ours if name.lower() in taken):
+    taken = {name.lower() for name in (*site.subclusters, *site.hosts)}
+    for key, names in (("subclusters", pre.subclusters), ("hosts", pre.hosts)):
+        if shared := sorted(name for name in names if name.lower() in taken):
             yield (
                 f"preproduction.{key}",
                 f"preproduction.{key}: {shared[0]} is production's as well: each name must say which system is meant",
@@ -55,18 +65,35 @@ def _find_preproduction_conflicts(settings: TagSections) -> Iterator[tuple[str, 
     bases = {"paths.tags": paths.tags, "paths.global_tags": paths.global_tags}
     for key, path in (("tags", pre.tags), ("global_tags", pre.global_tags)):
         for other, base in bases.items():
-            if path is not None and (path.is_relative_to(base) or base.is_relative_to(path)):
+            if path is not None and _overlap(path, base):
                 yield (
                     f"preproduction.{key}",
                     f"preproduction.{key}: {path} and {other} = {base} lie in each other: give it a place of its own",
                 )
-    if pre.ldif is not None and pre.ldif == settings.infosys.ldif:
+    if pre.ldif is not None and infosys.ldif is not None and _plain(pre.ldif) == _plain(infosys.ldif):
         yield "preproduction.ldif", f"preproduction.ldif: {pre.ldif} is infosys.ldif as well: name another file"
-    if settings.infosys.url and pre.url == settings.infosys.url and pre.base == settings.infosys.base:
-        yield (
-            "preproduction.url",
-            f"preproduction.url: {pre.url} with base {pre.base} is production's as well: name the other server",
-        )
+    yield from _find_shared_servers(infosys, pre)
+
+
+def _find_shared_servers(infosys: InfosysSettings, pre: PreproductionSettings) -> Iterator[tuple[str, str]]:
+    """Give servers that are of both systems, under one base."""
+    taken = {infosys.url, *infosys.mirrors} - {""}
+    if pre.base != infosys.base:
+        return
+    for key, urls in (("url", (pre.url,)), ("mirrors", pre.mirrors)):
+        if shared := [url for url in urls if url in taken]:
+            text = f"{shared[0]} with base {pre.base} is production's as well: name the other server"
+            yield f"preproduction.{key}", f"preproduction.{key}: {text}"
+
+
+def _overlap(path: Path, other: Path) -> bool:
+    path, other = _plain(path), _plain(other)
+    return path.is_relative_to(other) or other.is_relative_to(path)
+
+
+def _plain(path: Path) -> Path:
+    """Give a path without ``..``; nothing is looked at, since its file system may hang, and publishers must not."""
+    return Path(os.path.normpath(path))
 
 
 def _find_ldif_conflicts(settings: TagSections) -> Iterator[tuple[str, str]]:

@@ -30,8 +30,11 @@ _PAGE: Final = 100
 _PAGES: Final = "1.2.840.113556.1.4.319"
 _PATIENCE: Final = 10
 """A search may last this many times as long as one answer: a server that drips does not hold us for ever."""
-_MAX_BYTES: Final = 64 * 1024**2
-"""Most that the tags of one search may amount to."""
+_MAX_BYTES: Final = 32 * 1024**2
+"""Most that is taken from one server: a hundred thousand tags of full length. ldap3 makes many times that of it."""
+
+_UNREAD: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What ldap3 raises besides its own errors, for an answer that is no LDAP."""
 
 
 class SearchError(AgentError):
@@ -98,8 +101,26 @@ def find_subclusters(
             ]
     except LDAPNoSuchObjectResult as exc:
         raise NoBaseError(_first_line(exc)) from exc
-    except (LDAPException, OSError, ValueError) as exc:
+    except (LDAPException, OSError, *_UNREAD) as exc:
         raise SearchError(_first_line(exc)) from exc
+
+
+class _MeteredSocket:
+    """A socket that gives no more than ``_MAX_BYTES``: ldap3 itself has no limit."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner, self._left = inner, _MAX_BYTES
+
+    def recv(self, size: int) -> bytes:
+        """Receive. Raises: OSError."""
+        content = self._inner.recv(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise OSError(f"more than {_MAX_BYTES} bytes")
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 @contextlib.contextmanager
@@ -119,6 +140,8 @@ def _connect(url: str, timeout_s: float) -> Iterator[Any]:
     limit.daemon = True
     limit.start()
     try:
+        connection.open(read_server_info=False)
+        connection.socket = _MeteredSocket(connection.socket)
         connection.bind()
         yield connection
     finally:
@@ -139,7 +162,7 @@ def _search(
 ) -> Iterator[tuple[list[str], list[bytes]]]:
     """Give the entries page by page. Raises: as ``find_subclusters``, _TooManyError for the server's size limit."""
     names = "".join(f"({kind.subcluster}={escape_filter_chars(subcluster)})" for subcluster in subclusters)
-    left, cookie = _MAX_BYTES, None
+    cookie = None
     while True:
         connection.search(
             base,
@@ -157,11 +180,7 @@ def _search(
             raise IncompleteError(result["description"])
         for entry in connection.response or ():
             if entry["type"] == "searchResEntry":
-                ids, values = kind.read(_raw_values(entry))
-                left -= sum(map(len, values))
-                if left < 0:
-                    raise IncompleteError(f"more than {_MAX_BYTES} bytes of tags")
-                yield ids, values
+                yield kind.read(_raw_values(entry))
         cookie = _find_cookie(result)
         if not cookie:
             return

@@ -31,6 +31,8 @@ def checked_stdout() -> Iterator[None]:
     A reader that went away (``| head``) is told nothing; any other failure goes to stderr. Text the
     terminal cannot show is escaped. Where there is no standard output at all (``>&-``) nobody wants to know.
     """
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end of the program
     if sys.stdout is None:
         with Path(os.devnull).open("w", encoding="utf-8") as sys.stdout:
             yield

@@ -59,7 +59,7 @@ def _change_options(command: _Command) -> _Command:
 @_change_options
 def add(tags: tuple[str, ...], vo: str, source: Any, expires: datetime | None, force: bool, **options: Any) -> int:
     """Add tags, all of them on every subcluster or none. One that is there already is no error."""
-    life = None if expires is None else Life(TagState.VERIFIED, expires_at=expires.timestamp())
+    life = None if expires is None else Life(TagState.VERIFIED, expires_at=_find_end(expires))
     if life is not None and life.is_over(time.time()):
         click.echo(
             f"pps-agent: warning: --expires {expires:%Y-%m-%dT%H:%M} is over: it will be shown nowhere", err=True
@@ -137,6 +137,13 @@ def _change(
         return refuse(exc)
     _print_change(done, dry_run=options["dry_run"], output=options["output"])
     return 0
+
+
+def _find_end(expires: datetime) -> float:
+    try:
+        return expires.timestamp()
+    except (ValueError, OverflowError) as exc:  # the calendar's first and last days are not everywhere
+        raise click.UsageError(f"--expires {expires:%Y-%m-%d} is beyond the calendar") from exc
 
 
 def _over_vos(

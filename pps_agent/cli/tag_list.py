@@ -1,8 +1,9 @@
 """``tag list``."""
 
+import contextlib
 import os
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 
 import click
 
@@ -100,4 +101,7 @@ def _tell_origin(origin: audit.Entry) -> str:
 
 
 def _format_time(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s).astimezone().isoformat(timespec="minutes")
+    at = datetime.fromtimestamp(at_s, UTC)
+    with contextlib.suppress(OverflowError, ValueError):  # the last day of the calendar may have no local time
+        at = at.astimezone()
+    return at.isoformat(timespec="minutes")

@@ -75,7 +75,10 @@ def follow(head: Head, line: bytes) -> Head:
 
 def head_of(line: bytes) -> Head:
     """Give the head of a chain that ends with this line. Raises: ValueError when it is no line of one."""
-    return Head(int(_record(line)["seq"]), _digest(line))
+    seq = _record(line)["seq"]
+    if not isinstance(seq, int):
+        raise ValueError(f"{seq!r} is no number of a line")
+    return Head(seq, _digest(line))
 
 
 def verify(lines: Iterable[bytes]) -> Checked:

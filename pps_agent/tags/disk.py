@@ -21,7 +21,9 @@ from pps_agent.tags.errors import TagFileError
 from pps_agent.tags.replacement import replace_list, sweep
 
 LOCK_NAME: Final = layout.LOCK
-MAX_LIST_BYTES: Final = 16 * 1024**2
+MAX_LIST_BYTES: Final = 4 * 1024**2
+"""Ten thousand tags of full length and as many again; in GLUE 2 a list is up to fifty times as long."""
+MAX_LEDGER_BYTES: Final = 16 * 1024**2
 _LOCK_POLL_S: Final = 0.01
 
 
@@ -54,19 +56,27 @@ def open_list(path: Path) -> int | None:
     return descriptor
 
 
-def load_list(path: Path) -> bytes | None:
-    """Read one list; None when there is none. Raises: TagFileError when it cannot be known."""
+def load_list(path: Path, max_bytes: int = MAX_LIST_BYTES) -> bytes | None:
+    """Read one list, or another file of such; None when there is none. Raises: TagFileError when it cannot be known."""
     descriptor = open_list(path)
     if descriptor is None:
         return None
     try:
         with os.fdopen(descriptor, "rb") as stream:
-            content = stream.read(MAX_LIST_BYTES + 1)
+            content = stream.read(max_bytes + 1)
     except OSError as exc:
         raise TagFileError(_unreadable(path, exc)) from exc
-    if len(content) > MAX_LIST_BYTES:
-        raise TagFileError(f"{path} is larger than {MAX_LIST_BYTES} bytes: see who fills it and cut it down")
+    if len(content) > max_bytes:
+        raise TagFileError(f"{path} is larger than {max_bytes} bytes: see who fills it and cut it down")
     return content
+
+
+def size_bytes(path: Path) -> int:
+    """Give a file's size; 0 where it cannot be looked at."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def list_directories(path: Path) -> tuple[str, ...]:

@@ -8,10 +8,14 @@ import os
 import pwd
 import stat
 from pathlib import Path
+from typing import Final
 
 from pps_agent.tags import disk
 from pps_agent.tags.errors import TagError
 from pps_agent.tags.layout import KEPT
+
+_MAX_BYTES: Final = 1024**3
+"""It is our own, and holds the lists of all VOs: one that is long must not make it useless for the others."""
 
 
 class Keeper:
@@ -51,7 +55,7 @@ class Keeper:
     def load(self) -> bytes:
         """Give what was kept; nothing where there is no sound file."""
         try:
-            return (disk.load_list(self._path) or b"") if self._is_ours() else b""
+            return (disk.load_list(self._path, _MAX_BYTES) or b"") if self._is_ours() else b""
         except (OSError, TagError):
             return b""
 

@@ -41,6 +41,11 @@ class Ledger:
         """Where the log is."""
         return self._directory / _AUDIT
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What readers of tags read."""
+        return self._directory / _INTENT, self._directory / _LIVES
+
     def mark(self) -> tuple[int, ...]:
         """Give what differs after any change: readers that saw two marks saw two states."""
         found: list[int] = []
@@ -52,7 +57,7 @@ class Ledger:
 
     def lives(self) -> Lives:
         """Give the entries. Raises: TagFileError."""
-        content = disk.load_list(self._directory / _LIVES)
+        content = disk.load_list(self._directory / _LIVES, disk.MAX_LEDGER_BYTES)
         if content is None:
             return Lives()
         with self._explained(_LIVES):
@@ -60,7 +65,7 @@ class Ledger:
 
     def intent(self) -> Intent | None:
         """Give the change that was begun and not finished, if there is one. Raises: TagFileError."""
-        content = disk.load_list(self._directory / _INTENT)
+        content = disk.load_list(self._directory / _INTENT, disk.MAX_LEDGER_BYTES)
         if content is None:
             return None
         with self._explained(_INTENT):
@@ -68,21 +73,20 @@ class Ledger:
 
     def head(self) -> Head:
         """Give the end of the log, without a line that was cut off while it was written. Raises: TagFileError."""
-        line = self._last_line()
-        if line is None:
-            return Head()
-        try:
-            return audit.head_of(line)
-        except (ValueError, KeyError, TypeError) as exc:
-            raise TagFileError(
-                f"{self.audit_path}: its last line is no entry: see pps-agent tag audit --verify"
-            ) from exc
+        with self._understood():
+            line = self._last_line()
+            return Head() if line is None else audit.head_of(line)
 
     def begin(self, intent: Intent) -> None:
         """Write down a change durably. From here on it counts. Raises: TagFileError; nothing is changed then."""
+        content = render_intent(intent)
+        if len(content) > disk.MAX_LEDGER_BYTES:  # the next one could not read it, and every change waits for it
+            raise TagFileError(
+                f"a change of {len(content)} bytes is too large for {self._directory}: make several of it"
+            )
         self._make_directory()
         self._check_log()
-        self._save(_INTENT, render_intent(intent))
+        self._save(_INTENT, content)
 
     def finish(self, intent: Intent) -> None:
         """Do what is left of a change once its lists are written. Done again, it does no more. Raises: TagFileError."""
@@ -102,6 +106,8 @@ class Ledger:
         if descriptor is not None:
             with os.fdopen(descriptor, "rb") as stream:
                 while line := stream.readline(audit.MAX_LINE_BYTES):
+                    if len(line) == audit.MAX_LINE_BYTES and not line.endswith(b"\n"):
+                        raise TagFileError(f"{self.audit_path} has a line without end: move the file away")
                     yield line
 
     def entries(self) -> Iterator[Entry]:
@@ -112,14 +118,16 @@ class Ledger:
 
     def _append(self, line: bytes) -> None:
         """Add a line to the log, unless it is its last one already; what was cut off before it goes."""
-        last = self._last_line()
+        with self._understood():
+            last = self._last_line()
         if last == line:
             return
-        with self._told(_AUDIT):
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._told(_AUDIT), self._understood():
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(self.audit_path, flags, _MODE)
             try:
                 status = os.fstat(descriptor)
+                self._refuse_second_name(status)
                 is_new = status.st_size == 0  # also where its maker was killed before the next lines
                 if is_new and status.st_uid == os.geteuid():
                     os.fchmod(descriptor, _MODE)  # whatever the umask: the VO's managers and the agent append in turn
@@ -136,10 +144,23 @@ class Ledger:
     def _check_log(self) -> None:
         """See that the log can be written, before a change that could not be told of is begun. Raises: TagFileError."""
         with self._told(_AUDIT), contextlib.suppress(FileNotFoundError):
-            os.close(os.open(self.audit_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+            descriptor = os.open(
+                self.audit_path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+            try:
+                self._refuse_second_name(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
+
+    def _refuse_second_name(self, status: os.stat_result) -> None:
+        """Refuse a log that has another name, maybe in another VO's directory. Raises: TagFileError."""
+        if status.st_nlink > 1:
+            raise TagFileError(
+                f"{self.audit_path} has {status.st_nlink} names (hard links): see who put it there and move it away"
+            )
 
     def _last_line(self) -> bytes | None:
-        """Give the last whole line, without its newline; None in an empty log."""
+        """Give the last whole line, without its newline; None in an empty log. Raises: ValueError: it has no end."""
         descriptor = disk.open_list(self.audit_path)
         if descriptor is None:
             return None
@@ -170,6 +191,15 @@ class Ledger:
             ) from exc
 
     @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as exc:
+            raise TagFileError(
+                f"{self.audit_path}: its last line is no entry: see pps-agent tag audit --verify"
+            ) from exc
+
+    @contextlib.contextmanager
     def _explained(self, name: str) -> Iterator[None]:
         try:
             yield
@@ -183,8 +213,14 @@ def _whole_bytes(descriptor: int) -> int:
 
 
 def _find_newline(descriptor: int, end: int) -> int:
-    """Give the place behind the last newline before ``end``; 0 where there is none."""
+    """Give the place behind the last newline before ``end``; 0 where there is none.
+
+    Raises: ValueError when none is near: a manager may have made the file as long as he likes, and the lock is held.
+    """
+    nearest = end - audit.MAX_LINE_BYTES
     while end > 0:
+        if end < nearest:
+            raise ValueError(f"a line of more than {audit.MAX_LINE_BYTES} bytes")
         begin = max(0, end - _CHUNK_BYTES)
         found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
         if found >= 0:

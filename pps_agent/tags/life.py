@@ -10,7 +10,6 @@ A tag without an entry is a plain one: it stands in a list and nothing more is k
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
@@ -23,6 +22,8 @@ FORMAT: Final = 1
 LISTED: Final = "listed"
 UNLISTED: Final = "unlisted"
 """What a person decided against the probes of a release, see ``Life.forced``."""
+LATEST_S: Final = 253_402_300_799
+"""The last second of the year 9999: no publisher could write a later one."""
 _FIELDS: Final = frozenset({"state", "release", "expires_at", "forced"})
 
 
@@ -84,7 +85,7 @@ def render_lives(lives: Lives) -> bytes:
         subcluster: {tag: _render(life) for tag, life in sorted(entries.items())}
         for subcluster, entries in sorted(lives.tags.items())
     }
-    document = {"format": FORMAT, "written_at": lives.written_at, "tags": tags}
+    document = {"format": FORMAT, "written_at": _fit(lives.written_at), "tags": tags}
     return json.dumps(document, ensure_ascii=True, indent=1).encode() + b"\n"
 
 
@@ -108,7 +109,7 @@ def parse_lives(content: bytes, vo: Vo) -> Lives:
 def _render(life: Life) -> dict[str, Any]:
     entry: dict[str, Any] = {"state": life.state.value}
     entry |= {"release": life.release} if life.release else {}
-    entry |= {"expires_at": life.expires_at} if life.expires_at is not None else {}
+    entry |= {"expires_at": _fit(life.expires_at)} if life.expires_at is not None else {}
     return entry | ({"forced": life.forced} if life.forced else {})
 
 
@@ -131,6 +132,11 @@ def _text(value: object) -> str:
 
 
 def _time(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no time")
+    # Compared as it is: a whole number may be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LATEST_S:
+        raise TypeError(f"{str(value)[:40]} is no time between 1970 and 9999")
     return float(value)
+
+
+def _fit(at_s: float) -> float:
+    return min(max(at_s, 0.0), float(LATEST_S))

@@ -5,7 +5,7 @@ Readers need no lock, since a list is replaced as a whole and a change that was 
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pps_agent.tags import disk, listing
@@ -79,6 +79,11 @@ class TagLists:
         intent = ledger.intent()
         return ledger.lives() if intent is None or intent.lives is None else intent.lives
 
+    def size_bytes(self, vo: Vo, subclusters: Iterable[Subcluster]) -> int:
+        """Give about how much there is to read for a VO's tags."""
+        lists = [self._path(vo, where) for where in self._lists(tuple(subclusters))]
+        return sum(disk.size_bytes(path) for path in (*lists, *self.ledger(vo).paths))
+
     def known_vos(self) -> tuple[Vo, ...]:
         """Give the VOs that have a ledger, sorted. Raises: TagError."""
         self._check_base()
@@ -105,6 +110,9 @@ class TagLists:
             content = disk.load_list(self._path(vo, where)) or b""
             found |= dict.fromkeys(listing.parse_tags(apply_edit(content, find_edit(intent, where)), vo))
         return tuple(found)
+
+    def _lists(self, targets: tuple[Subcluster, ...]) -> tuple[Subcluster | None, ...]:
+        return targets if self._global_base is None else (*targets, None)
 
     def _check_target(self, subcluster: Subcluster) -> None:
         if subcluster not in self._subclusters:

@@ -15,6 +15,10 @@ from pps_agent.files import save_bytes
 from pps_wire.requirement import RTE_PREFIX
 
 _LIMIT_S: Final = 60
+MAX_NAME_CHARS: Final = 230
+"""Of a tag; a file's name has 255 bytes at most, some of them while it is written."""
+_AT_ONCE: Final = 1000
+"""Names on one command line: the kernel takes 2 MiB."""
 _NOT_ENABLED: Final = "is not enabled"
 
 
@@ -34,19 +38,10 @@ def plan_runtimes(directory: Path, wanted: Mapping[str, str]) -> RuntimeChange:
 
 
 def carry_out(directory: Path, wanted: Mapping[str, str], change: RuntimeChange, arcctl: Sequence[str]) -> None:
-    """Write, enable, disable and remove. ``arcctl`` empty: nothing is enabled. Every wanted one is enabled anew.
+    """Disable, remove, write and enable. ``arcctl`` empty: nothing is enabled. Every wanted one is enabled anew.
 
     Raises: SiteError; what was done before stays done, and the same again goes on.
     """
-    for name in change.written:
-        path = directory / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_bytes(path, wanted[name].encode(), mode=0o755)
-        except OSError as exc:
-            raise SiteError(f"{path}: {exc.strerror}: let this account write there") from exc
-    if arcctl and wanted:
-        _run([*arcctl, "rte", "enable", *sorted(wanted)])
     for name in change.removed:
         if arcctl:
             _run([*arcctl, "rte", "disable", name], tolerate=_NOT_ENABLED)
@@ -54,6 +49,16 @@ def carry_out(directory: Path, wanted: Mapping[str, str], change: RuntimeChange,
             (directory / name).unlink(missing_ok=True)
         except OSError as exc:
             raise SiteError(f"{directory / name}: {exc.strerror}: let this account write there") from exc
+    for name in change.written:
+        path = directory / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_bytes(path, wanted[name].encode(), mode=0o755)
+        except OSError as exc:
+            raise SiteError(f"{path}: {exc.strerror}: let this account write there") from exc
+    names = sorted(wanted)
+    for begin in range(0, len(names) if arcctl else 0, _AT_ONCE):
+        _run([*arcctl, "rte", "enable", *names[begin : begin + _AT_ONCE]])
 
 
 def _load(directory: Path) -> dict[str, str]:

@@ -40,11 +40,17 @@ class Snapshot(NamedTuple):
     """What is to be published, by subcluster, sorted by tag.
 
     ``problems``: what kept newer tags away; ``not_kept``: why these will not be there when there are problems.
+    ``lost``: the VOs whose lists could not all be read; None: which VOs there are is not known either.
     """
 
     tags: Mapping[Subcluster, tuple[Shown, ...]]
     problems: tuple[str, ...] = ()
     not_kept: str = ""
+    lost: frozenset[Vo | None] = frozenset()
+
+    def is_known(self, tag: str) -> bool:
+        """Tell whether a tag that is not among these is really gone."""
+        return None not in self.lost and not any(tag.startswith(f"VO-{vo}-") for vo in self.lost)
 
 
 class _Seen:
@@ -72,29 +78,40 @@ def take_snapshot(store: TagLists, cache: Path | None, name: str = "all", limit_
     elif keeper is not None:
         _fill(seen, _load(keeper), store.subclusters)
     tags = {subcluster: tuple(_show(store, seen, subcluster, used_at)) for subcluster in store.subclusters}
-    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)), not_kept)
+    return Snapshot(tags, tuple(dict.fromkeys(seen.problems)), not_kept, frozenset(vo for _, vo in seen.lost))
 
 
 def _read_in_time(store: TagLists, limit_s: float) -> _Seen:
-    """Read in a thread, which is left behind where the file system does not answer."""
+    """Read in a thread, which is left behind where the file system does not answer; what it has read counts."""
     found: list[_Seen] = []
-    thread = threading.Thread(target=lambda: found.append(_read(store)), daemon=True)
+    passes = [_Seen()]
+    thread = threading.Thread(target=lambda: found.append(_read(store, passes)), daemon=True)
     thread.start()
     thread.join(limit_s)
     if found:
         return found[0]
-    late = _Seen()
+    late = _copy(passes[-1])
     late.lost.append((None, None))
     late.problems.append(f"the tag lists could not be read within {limit_s:g} s: does their file system hang?")
     return late
 
 
-def _read(store: TagLists) -> _Seen:
+def _copy(seen: _Seen) -> _Seen:
+    """Give what was read so far; the thread may go on meanwhile, so each copy is one step of the interpreter's."""
+    copy = _Seen()
+    copy.lists = {subcluster: dict(lists) for subcluster, lists in list(seen.lists.items())}
+    copy.lives, copy.lost, copy.problems = dict(seen.lives), list(seen.lost), list(seen.problems)
+    return copy
+
+
+def _read(store: TagLists, passes: list[_Seen]) -> _Seen:
     """Read all lists; when they were changed meanwhile, once more, so that the lists belong together."""
     for _ in range(3):
         seen, before = _Seen(), _marks(store)
-        for subcluster in store.subclusters:
-            _read_subcluster(store, subcluster, seen)
+        passes.append(seen)
+        for vo, subclusters in _plan_reading(store, seen):
+            for subcluster in subclusters:
+                _read_list(store, vo, subcluster, seen)
         if _marks(store) == before:
             break
     return seen
@@ -107,22 +124,29 @@ def _marks(store: TagLists) -> tuple[object, ...]:
         return ()
 
 
-def _read_subcluster(store: TagLists, subcluster: Subcluster, seen: _Seen) -> None:
-    lists = seen.lists.setdefault(subcluster, {})
-    try:
-        vos = {*store.vos(subcluster), *store.known_vos()}
-    except (TagError, OSError) as exc:
-        seen.problems.append(str(exc))
-        seen.lost.append((subcluster, None))
-        return
-    for vo in sorted(vos):
+def _plan_reading(store: TagLists, seen: _Seen) -> list[tuple[Vo, list[Subcluster]]]:
+    """Give what is to be read, the VO with the fewest bytes first: a long list keeps no other one from being read."""
+    wanted: dict[Vo, list[Subcluster]] = {}
+    for subcluster in store.subclusters:
+        seen.lists[subcluster] = {}
         try:
-            lists[vo] = store.standing(vo, subcluster)
-            if vo not in seen.lives:
-                seen.lives[vo] = store.lives(vo)
+            for vo in {*store.vos(subcluster), *store.known_vos()}:
+                wanted.setdefault(vo, []).append(subcluster)
         except (TagError, OSError) as exc:
             seen.problems.append(str(exc))
-            seen.lost.append((subcluster, vo))
+            seen.lost.append((subcluster, None))
+    return sorted(wanted.items(), key=lambda item: (store.size_bytes(*item), item[0]))
+
+
+def _read_list(store: TagLists, vo: Vo, subcluster: Subcluster, seen: _Seen) -> None:
+    try:
+        tags = store.standing(vo, subcluster)
+        if vo not in seen.lives:
+            seen.lives[vo] = store.lives(vo)
+        seen.lists[subcluster][vo] = tags  # last: what stands here may be taken while the next one is read
+    except (TagError, OSError) as exc:
+        seen.problems.append(str(exc))
+        seen.lost.append((subcluster, vo))
 
 
 def _fill(seen: _Seen, kept: _Seen, subclusters: tuple[Subcluster, ...]) -> None:

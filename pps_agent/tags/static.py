@@ -4,6 +4,8 @@ It is replaced as a whole, and only where something but the time of its making i
 for ``VALIDITY_S``, so it is made anew after half of that although nothing changed.
 """
 
+import os
+import stat
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -45,12 +47,23 @@ def keep_ldif(area: Area, cache: Path, host: str, now: datetime) -> tuple[str, .
 
 
 def _is_fresh(path: Path, content: bytes) -> bool:
-    """Tell whether the file says the same and was not made long ago. Raises: OSError."""
+    """Tell whether the file says the same and was not made long ago.
+
+    The directory is the BDII's: a pipe, a link or a file of another length is not read. Raises: OSError.
+    """
     try:
-        before, age_s = path.read_bytes(), time.time() - path.stat().st_mtime
-    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
         return False
-    return 0 <= age_s < VALIDITY_S / 2 and list(_said(before)) == list(_said(content))
+    try:
+        status = os.fstat(descriptor)
+        age_s = time.time() - status.st_mtime
+        if not stat.S_ISREG(status.st_mode) or status.st_size != len(content) or not 0 <= age_s < VALIDITY_S / 2:
+            return False
+        before = os.pread(descriptor, len(content), 0)
+    finally:
+        os.close(descriptor)
+    return list(_said(before)) == list(_said(content))
 
 
 def _said(content: bytes) -> Iterator[bytes]:

@@ -245,6 +245,12 @@ class TagStore(TagLists):
     def _carry_out(self, vo: Vo, plan: Plan, before: Lives, request: Request, *, writes: bool = True) -> None:
         """Do all of a change or nothing. Raises: TagFileError, HalfWrittenError."""
         edits, is_same = plan.list_edits(), plan.lives.tags == before.tags
+        for edit in plan.edits:
+            if len(edit.after) > max(disk.MAX_LIST_BYTES, len(edit.before or b"")):
+                raise TagRefusedError(
+                    f"{edit.change.path} would be larger than {disk.MAX_LIST_BYTES} bytes, and nobody could read it:"
+                    " remove tags first"
+                )
         if request.dry_run or (not edits and is_same):
             return
         at_s = self.now_s(before)
@@ -312,9 +318,6 @@ class TagStore(TagLists):
             with disk.locked(self._base, self._lock_timeout_s):
                 self._finish_pending(vo)
                 yield Ledger(self._base, vo).lives()
-
-    def _lists(self, targets: tuple[Subcluster, ...]) -> tuple[Subcluster | None, ...]:
-        return targets if self._global_base is None else (*targets, None)
 
     def _targets(self, subclusters: Iterable[Subcluster] | None) -> tuple[Subcluster, ...]:
         targets = self._subclusters if subclusters is None else tuple(dict.fromkeys(subclusters))

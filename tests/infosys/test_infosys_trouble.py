@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pps_agent import infosys
+from pps_agent import infosys, subcluster_search
 from pps_agent.infosys import Expectation
 from pps_agent.state import Unknown
 from pps_wire.names import Subcluster, Tag
@@ -142,4 +142,47 @@ def test_a_server_that_drips_for_ever_is_unknown_in_the_end(listener: socket.soc
     found = infosys.observe_published(url_of(listener), "o=grid", [SC1], 0.2)
     thread.join(10)
     assert isinstance(found, Unknown)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad\r\n\r\n" * 9, b"\x30\x05\x02\x01\x02\x7f\x00", b"\x30\x03\x02\x01\x02"]
+)
+def test_what_ldap3_cannot_read_after_the_bind_is_unknown(listener: socket.socket, answer: bytes) -> None:
+    thread = answer_once(listener, BIND_OK, answer)
+    assert "cannot look at" in reason_of(infosys.observe_published(url_of(listener), "o=grid", [SC1], 1))
+    thread.join(10)
+
+
+ENDLESS = {
+    "one message": (b"\x30\x84\x7f\xff\xff\xff", b"\x00" * 65536),
+    "referrals": (b"", None),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_server_that_sends_without_end_is_unknown_long_before_the_memory_is_full(
+    listener: socket.socket, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subcluster_search, "_MAX_BYTES", 2 * 1024**2)
+    sent_bytes = 0
+
+    def flood() -> None:
+        nonlocal sent_bytes
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            request = connection.recv(4096)
+            connection.sendall(as_answer_to(request, BIND_OK))
+            begin, more = ENDLESS[kind]
+            more = more or as_answer_to(connection.recv(4096), b"\x73\x07\x04\x05x:///") * 4096
+            connection.sendall(begin)
+            while True:
+                sent_bytes += connection.send(more)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    reason = reason_of(infosys.observe_published(url_of(listener), "o=grid", [SC1], 20))
+    thread.join(10)
+    assert "more than" in reason
+    assert sent_bytes < 16 * 1024**2
     assert not thread.is_alive()

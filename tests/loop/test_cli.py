@@ -387,6 +387,17 @@ def test_without_any_standard_output_a_command_does_its_work_and_is_silent(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("tag", "ldif"), 0), (("tag", "list", "--sc", "ce99"), 2), (("tag", "add", "x", "--vo", "y"), 1)],
+)
+def test_without_standard_error_the_exit_code_says_the_same(
+    ready: SmallSite, words: tuple[str, ...], code: int
+) -> None:
+    command = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *ready.command(*words)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == code
+
+
 def test_a_line_end_in_a_reason_forges_no_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("RELEASE", "REASON"), [("a", "bad\nb  fine")])
     assert capsys.readouterr().out.splitlines()[1:] == ["a        bad\N{REPLACEMENT CHARACTER}b  fine"]

@@ -10,7 +10,7 @@ import pytest
 from tests.support.releases import publish_passing, release_id
 from tests.support.repository import SmallRepository
 from tests.support.services import need
-from tests.support.site import SmallSite
+from tests.support.site import SUBCLUSTER, SmallSite
 
 ARCCTL = "/usr/sbin/arcctl"
 ONE, TAG_ONE = release_id("1.0.0"), "VO-dteam-pps-1.0.0"
@@ -77,6 +77,66 @@ def test_lists_that_cannot_be_read_take_no_script_away(site: SmallSite, element:
     said = site.run(*element.words())
     assert (said.code, said.stdout) == (6, "")
     assert element.enabled() == {"APPS/PPS/VO-dteam-plain"}
+
+
+def two_vos(site: SmallSite, element: Element) -> None:
+    site.configure(site={"vos": ["dteam", "ops"]})
+    for vo in ("dteam", "ops"):
+        assert site.run("tag", "add", f"VO-{vo}-a", "--vo", vo).code == 0
+    assert site.run(*element.words()).code == 0
+    assert element.enabled() == {"APPS/PPS/VO-dteam-a", "APPS/PPS/VO-ops-a"}
+    assert site.run("tag", "replace", "VO-ops-a", "VO-ops-b", "--vo", "ops").code == 0
+
+
+def test_one_vos_list_that_cannot_be_read_keeps_no_other_vos_scripts(site: SmallSite, element: Element) -> None:
+    two_vos(site, element)
+    path = next(site.tags.glob("*/dteam/dteam.list"))
+    path.unlink()
+    path.mkdir()
+    said = site.run(*element.words())
+    assert (said.code, said.stdout) == (6, "wrote APPS/PPS/VO-ops-b\nremoved APPS/PPS/VO-ops-a\n")
+    assert element.enabled() == {"APPS/PPS/VO-dteam-a", "APPS/PPS/VO-ops-b"}
+
+
+@pytest.mark.parametrize("release", ["../../evil", "none-1.0.0-noarch-glibc2.0", "x\n"])
+def test_a_release_that_a_manager_made_up_gives_no_script_and_holds_up_nobody(
+    site: SmallSite, element: Element, release: str
+) -> None:
+    """A VO's manager writes life.json, and root's cron job the scripts that jobs source."""
+    two_vos(site, element)
+    evil = site.base / "evil"
+    evil.mkdir()
+    record = {"variables": {}, "assign": {"X; touch /tmp/x; Y": "1"}, "prepend": {}}
+    (evil / "environment.json").write_text(json.dumps(record))
+    (site.store / "releases").mkdir(parents=True, exist_ok=True)
+    life = {"state": "installedverified", "release": release}
+    lives = {"format": 1, "written_at": 0, "tags": {SUBCLUSTER: {"VO-dteam-a": life}}}
+    (site.tags / ".pps-tags" / "dteam" / "life.json").write_text(json.dumps(lives))
+    said = site.run(*element.words())
+    assert (said.code, said.stdout) == (6, "wrote APPS/PPS/VO-ops-b\nremoved APPS/PPS/VO-ops-a\n")
+    assert "VO-dteam-a: " in said.stderr
+    assert "touch" not in (element.runtime / "APPS/PPS/VO-dteam-a").read_text()
+
+
+def test_a_tag_too_long_for_a_file_gives_no_script_and_holds_up_nobody(site: SmallSite, element: Element) -> None:
+    two_vos(site, element)
+    assert site.run("tag", "add", "VO-dteam-" + "x" * 240, "--vo", "dteam").code == 0
+    said = site.run(*element.words())
+    assert (said.code, said.stdout) == (6, "wrote APPS/PPS/VO-ops-b\nremoved APPS/PPS/VO-ops-a\n")
+    assert "too long for the name of a file" in said.stderr
+
+
+def test_more_tags_than_one_command_line_holds_are_enabled(site: SmallSite, tmp_path: Path) -> None:
+    runtime, said = tmp_path / "rte", tmp_path / "said"
+    runtime.mkdir()
+    command = tmp_path / "arcctl"
+    command.write_text(f'#!/bin/sh\necho "$2 $#" >> {said}\n')
+    command.chmod(0o755)
+    tags = "\n".join(f"VO-dteam-{'x' * 200}-{number:05}" for number in range(9_000))
+    assert site.run("tag", "add", "--file", "-", "--vo", "dteam", stdin=tags).code == 0
+    done = site.run("tag", "arc", "--runtime-dir", str(runtime), "--arcctl", str(command))
+    assert done.code == 0, done.stderr[-500:]
+    assert sum(int(line.split()[1]) - 2 for line in said.read_text().splitlines()) == 9_000
 
 
 def test_a_directory_that_is_not_there_or_a_command_that_fails_is_told(site: SmallSite, element: Element) -> None:

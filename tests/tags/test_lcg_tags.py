@@ -241,3 +241,16 @@ def test_help_is_there(tools: Tools) -> None:
         said = tools.shell(f"{program} --help")
         assert (said.code, said.err) == (0, "")
         assert "VO's tags" in said.out
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_channels_change_no_exit_code(tools: Tools, closed: str) -> None:
+    for line, code in (
+        ("--add -tag VO-dteam-a", 0),
+        ("--add -tag VO-dteam-a", 0),
+        ("--list", 0),
+        ("--add -tag VO-ops-a", 1),
+        ("--nothing", 2),
+    ):
+        assert tools.shell(f"lcg-ManageVOTag -host {SC1} -vo dteam {line} {closed}").code == code, line
+    assert tools.read() == "VO-dteam-a\n"

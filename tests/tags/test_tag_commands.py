@@ -142,3 +142,13 @@ def test_one_vos_list_that_cannot_be_read_hides_and_hinders_no_other_vos(tools: 
         said = tools.shell(f"pps-agent tag {command}")
         assert (said.code, said.out, said.err.count("not a regular file")) == (3, expected, 1), command
     assert tools.shell("pps-agent tag list --vo dteam").code == 0
+
+
+@pytest.mark.parametrize("end", ["0001-01-01", "9999-12-31T23:59"])
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14", "Etc/GMT+12"])
+def test_an_end_at_the_calendars_end_is_taken_or_refused(tools: Tools, end: str, zone: str) -> None:
+    said = tools.shell(f"pps-agent tag add VO-dteam-a --vo dteam --expires {end}", TZ=zone)
+    assert said.code == 0 or (said.code == 2 and "beyond the calendar" in said.err), said.err
+    for line in ("list --long", "render --format json"):
+        said = tools.shell(f"pps-agent tag {line}", TZ=zone)
+        assert said.code == 0, said.err

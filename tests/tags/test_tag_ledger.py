@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +17,13 @@ from pps_agent.tags import audit
 from pps_agent.tags.change import Request
 from pps_agent.tags.errors import TagFileError, TagRefusedError
 from pps_agent.tags.ledger import DIRECTORY, Ledger
-from pps_agent.tags.life import LISTED, UNLISTED, Life, Lives, TagState, parse_lives, render_lives
+from pps_agent.tags.life import LATEST_S, LISTED, UNLISTED, Life, Lives, TagState, parse_lives, render_lives
 from pps_agent.tags.store import TagStore
 from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo
 from tests.tags.test_tag_store import ROOT, list_path, write_list
 
-DTEAM = Vo("dteam")
+DTEAM, OPS = Vo("dteam"), Vo("ops")
 SC1, SC2 = Subcluster("ce01.example.org"), Subcluster("ce02.example.org")
 A, B, C = Tag("VO-dteam-a"), Tag("VO-dteam-b"), Tag("VO-dteam-c")
 NOW = 1_790_000_000.0
@@ -131,6 +132,46 @@ def test_a_log_that_somebody_broke_is_told_and_nothing_is_changed(base: Path, st
     with pytest.raises(TagFileError, match=r"audit.jsonl: its last line is no entry: see pps-agent tag audit --verify"):
         store.add(DTEAM, [B])
     assert list_path(base).read_bytes() == before
+    assert store.list_tags(DTEAM, SC1) == (A,)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-1e999", "null", '"x"', "[]"])
+def test_a_last_line_with_a_number_that_is_none_is_told(store: TagStore, number: str) -> None:
+    store.add(DTEAM, [A])
+    store.ledger(DTEAM).audit_path.write_text(f'{{"seq": {number}}}\n')
+    with pytest.raises(TagFileError, match=r"audit.jsonl: its last line is no entry"):
+        store.add(DTEAM, [B])
+
+
+@pytest.mark.parametrize("begin", [b"", b"\n"])
+def test_a_log_whose_last_line_has_no_end_in_sight_holds_the_lock_from_nobody(store: TagStore, begin: bytes) -> None:
+    """A sparse file costs its maker nothing, and whoever reads all of it hours."""
+    store.add(DTEAM, [A])
+    path = store.ledger(DTEAM).audit_path
+    path.write_bytes(begin)
+    os.truncate(path, 2**42)
+    for end in (b"", b"\n"):
+        with path.open("ab") as stream:
+            stream.write(end)
+        began = time.monotonic()
+        with pytest.raises(TagFileError, match=r"audit.jsonl: its last line is no entry"):
+            store.add(DTEAM, [B])
+        with pytest.raises(TagFileError, match=r"audit.jsonl"):
+            store.adopt(DTEAM)
+        assert time.monotonic() - began < 30
+
+
+def test_a_log_with_a_second_name_is_not_written(base: Path, store: TagStore) -> None:
+    """It may be another VO's: the log of one must not tell of the other."""
+    store.add(DTEAM, [A])
+    store.add(OPS, [Tag("VO-ops-a")])
+    path, other = store.ledger(DTEAM).audit_path, store.ledger(OPS).audit_path
+    path.unlink()
+    path.hardlink_to(other)
+    before = other.read_bytes()
+    with pytest.raises(TagFileError, match=r"audit.jsonl.* has 2 names"):
+        store.add(DTEAM, [B])
+    assert other.read_bytes() == before
     assert store.list_tags(DTEAM, SC1) == (A,)
 
 
@@ -406,6 +447,12 @@ def test_what_is_known_of_tags_reads_back(tags: dict[Subcluster, dict[Tag, Life]
     assert parse_lives(render_lives(lives), DTEAM) == lives
 
 
+@pytest.mark.parametrize("at_s", [-1e300, -1.0, LATEST_S, LATEST_S + 1, 1e300])
+def test_what_is_written_can_be_read_again_whatever_the_time(at_s: float) -> None:
+    lives = parse_lives(render_lives(Lives({SC1: {A: Life(TagState.VERIFIED, "", at_s)}}, at_s)), DTEAM)
+    assert {lives.written_at, lives.of(SC1)[A].expires_at} == {min(max(at_s, 0), LATEST_S)}
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -418,6 +465,10 @@ def test_what_is_known_of_tags_reads_back(tags: dict[Subcluster, dict[Tag, Life]
         b'{"format": 1, "written_at": 0, "tags": {"ce": {"VO-ops-x": {"state": "installedbroken"}}}}',
         b'{"format": 1, "written_at": 0, "tags": {"ce": {"VO-dteam-x": {"state": "fine"}}}}',
         b'{"format": 1, "written_at": 0, "tags": {"ce": {"VO-dteam-x": {"state": "installedbroken", "more": 1}}}}',
+        b'{"format": 1, "written_at": 1' + b"0" * 400 + b', "tags": {}}',
+        b'{"format": 1, "written_at": 1e300, "tags": {}}',
+        b'{"format": 1, "written_at": -1, "tags": {}}',
+        b'{"format": 1, "written_at": 253402300800, "tags": {}}',
         b"[" * 100_000,
     ],
 )

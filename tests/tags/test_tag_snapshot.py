@@ -106,6 +106,35 @@ def test_a_file_system_that_does_not_answer_costs_no_more_than_the_limit(
     assert took < 30
 
 
+def test_a_vo_whose_files_take_too_long_holds_up_no_other_ones(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its manager may make them as long as is read at all: what another VO removed must go all the same."""
+    (world.base / DIRECTORY / DTEAM / "life.json").write_bytes(b" " * 10_000)
+    write_list(world.base, b"VO-ops-new\n", vo=OPS)
+    stuck, load = threading.Event(), disk.load_list
+
+    def load_slowly(path: Path, *limit: int) -> bytes | None:
+        return stuck.wait(60) and None if DTEAM in path.parts else load(path, *limit)
+
+    monkeypatch.setattr(disk, "load_list", load_slowly)
+    seen = take_snapshot(world.store, world.cache, limit_s=1)
+    stuck.set()
+    assert "could not be read within 1 s" in seen.problems[0]
+    assert {name: [one.tag for one in tags] for name, tags in seen.tags.items()} == {
+        SC1: [A, B, "VO-ops-new"],
+        SC2: [A],
+    }
+
+
+def test_a_long_list_does_not_make_what_is_kept_of_the_others_useless(world: World) -> None:
+    long = b"".join(b"VO-dteam-%d\n" % number for number in range(200_000))
+    for number in range(5):
+        write_list(world.base, long, subcluster=Subcluster(f"s{number}"))
+    store = TagStore(world.base, (SC1, *(Subcluster(f"s{number}") for number in range(5))))
+    assert not take_snapshot(store, world.cache, limit_s=60).problems
+    as_directory(list_path(world.base, vo=OPS))
+    assert OLD in [one.tag for one in take_snapshot(store, world.cache, limit_s=60).tags[SC1]]
+
+
 def test_without_a_cache_what_can_be_read_is_still_whole(world: World) -> None:
     as_directory(list_path(world.base, vo=OPS))
     seen = take_snapshot(world.store, None)

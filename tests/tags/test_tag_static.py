@@ -1,6 +1,7 @@
 """The file of tags in GLUE 2 that a BDII reads by itself."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -104,3 +105,24 @@ def test_a_place_that_cannot_be_written_is_told_with_what_to_do(world: World) ->
     with pytest.raises(TagFileError, match="give this account write access to its directory"):
         keep_ldif(area, world.cache, "head", NOW)
     assert keep_ldif(area._replace(ldif=None), world.cache, "head", NOW) == ()
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path.parent / "pipe"),
+        lambda path: (path.touch(), os.truncate(path, 2**42)),
+    ],
+)
+def test_what_the_bdiis_account_plants_there_is_replaced_and_not_read(
+    world: World, plant: Callable[[Path], object]
+) -> None:
+    os.mkfifo(world.ldif.parent / "pipe")
+    world.store.add(DTEAM, [Tag("VO-dteam-a")])
+    plant(world.ldif)
+    assert world.keep() == ()
+    assert world.ldif.is_file()
+    assert not world.ldif.is_symlink()
+    assert world.tags() == ["VO-dteam-a"]

@@ -200,6 +200,21 @@ def plant_giant(path: Path) -> None:
         stream.truncate(disk.MAX_LIST_BYTES + 1)
 
 
+def test_what_nobody_could_read_again_is_not_written(base: Path, store: TagStore) -> None:
+    """Else one change too many would make all of a VO's tags unknown, and its next change impossible."""
+    store.add(DTEAM, [A])
+    long = [Tag(f"VO-dteam-{'x' * 240}{number:05}") for number in range(17_000)]
+    with pytest.raises(TagRefusedError, match="would be larger than 4194304 bytes"):
+        store.add(DTEAM, long, [SC1])
+    assert list_path(base).read_bytes() == b"VO-dteam-a\n"
+    store.add(DTEAM, long[:16_000], [SC1])
+    store.remove(DTEAM, long[:16_000], [SC1])
+    assert store.list_tags(DTEAM, SC1) == (A,)
+    write_list(base, b"x" * disk.MAX_LIST_BYTES)
+    with pytest.raises(TagRefusedError, match="would be larger than"):
+        store.add(DTEAM, [B])
+
+
 @pytest.mark.parametrize("plant", [plant_link, plant_fifo, plant_giant, Path.mkdir])
 def test_a_list_that_is_no_sound_file_makes_the_tags_unknown_and_is_not_written(
     base: Path, store: TagStore, plant: Callable[[Path], None]

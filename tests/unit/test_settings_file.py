@@ -57,6 +57,12 @@ PREPRODUCTION = MINIMAL.replace("[repository]", 'subclusters = ["ce01"]\nhosts =
         ('subclusters = ["CE01"]', "preproduction.subclusters: CE01 is production's as well"),
         ('subclusters = ["pps"]\nhosts = ["grid"]', "preproduction.hosts: grid is production's as well"),
         ('subclusters = ["pps"]\nhosts = ["ce01"]', "preproduction.hosts: ce01 is production's as well"),
+        ('subclusters = ["Grid"]', "preproduction.subclusters: Grid is production's as well"),
+        (
+            'subclusters = ["pps"]\ntags = "/opt/glite/x/../var/info"',
+            "preproduction.tags: /opt/glite/x/../var/info and paths.tags",
+        ),
+        ('subclusters = ["pps"]\nmirrors = ["http://b"]', "preproduction.mirrors: 'http://b' must begin with ldap://"),
         ('subclusters = ["pps"]\ntags = "/opt/glite/var/info/pps"', "preproduction.tags: /opt/glite/var/info/pps and"),
         ('subclusters = ["pps"]\ntags = "/opt/edg"', "preproduction.tags: /opt/edg and paths.global_tags = "),
         (
@@ -77,11 +83,14 @@ def test_what_would_mix_up_production_and_preproduction_is_refused(tmp_path: Pat
 
 
 def test_one_server_or_file_for_both_systems_is_refused(tmp_path: Path) -> None:
-    both = 'url = "ldap://b"\nldif = "/g/x.ldif"\nservice = "s"\n'
-    text = PREPRODUCTION + f'[infosys]\n{both}[preproduction]\nsubclusters = ["pps"]\n{both}'
+    both = 'url = "ldap://b"\nmirrors = ["ldap://c"]\nldif = "/g/x.ldif"\nservice = "s"\n'
+    text = PREPRODUCTION + f'[infosys]\n{both}[preproduction]\nsubclusters = ["pps"]\n{both}'.replace(
+        "/g/x", "/h/../g/x", 1
+    )
     assert [fault.partition(": ")[2].partition(":")[0] for fault in faults_of(tmp_path, text)] == [
         "preproduction.ldif",
         "preproduction.url",
+        "preproduction.mirrors",
     ]
 
 
