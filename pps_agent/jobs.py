@@ -23,8 +23,12 @@ from pps_wire.names import Subcluster, Tag
 from pps_wire.report import RequestState
 
 _ENTRY: Final = Path(pps_agent.__file__).parent / "__main__.py"
-_TIME_LIMITS_S: Final = {"refresh": 600, "published": 3600, "install": 6 * 3600, "report": 3600, "ldif": 120}
-"""A server that drips single bytes must not hold a round for ever; rounds come one after the other."""
+_TIME_LIMITS_S: Final = {"refresh": 600, "published": 90, "install": 6 * 3600, "report": 3600, "ldif": 120}
+"""A server that drips single bytes must not hold a round for ever; rounds come one after the other.
+
+A look at all information systems counts without what it is to wait for. A round has two of them, and systemd gives a
+daemon that is told to stop 300 s.
+"""
 
 
 class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +145,7 @@ class Jobs:
     def published(self, expected: Expected) -> Published:
         """Give what the information systems show, once they show what is expected or the wait is over."""
         try:
-            reply = self._run(["published"], PublishedReply, msgspec.json.encode(expected))
+            reply = self._run(["published"], PublishedReply, msgspec.json.encode(expected), expected.wait_s)
         except SiteError as exc:
             return Published(Unknown(str(exc)))
         if reply.tags is None:
@@ -187,9 +191,9 @@ class Jobs:
         command = [sys.executable, "-I", str(_ENTRY), "--config", str(self._config), "job"]
         return [*command, "--parent", str(os.getpid()), *arguments]
 
-    def _run(self, arguments: list[str], kind: type[_Reply], stdin: bytes = b"") -> _Reply:
+    def _run(self, arguments: list[str], kind: type[_Reply], stdin: bytes = b"", wait_s: int = 0) -> _Reply:
         command = self._command(*arguments)
-        limit_s = _TIME_LIMITS_S[arguments[0]]
+        limit_s = _TIME_LIMITS_S[arguments[0]] + wait_s
         try:
             # stderr is shared: a progress bar belongs to the person at the terminal.
             child = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=False, timeout=limit_s)

@@ -2,10 +2,16 @@
 
 import contextlib
 import signal
+import socket
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
+import pytest
+
+from pps_agent import jobs
+from pps_agent.state import Unknown
 from tests.support.releases import publish_passing
 from tests.support.repository import FaultyServer, SmallRepository
 from tests.support.site import SmallSite
@@ -96,3 +102,18 @@ def test_faulty_settings_stop_the_start_with_78(site: SmallSite) -> None:
     code, rest = running.end()
     assert code == 78
     assert "daemon.interval_s: 'often' must be a whole number" in rest
+
+
+def test_information_systems_that_drip_hold_a_round_no_longer_than_one_look_may_take(
+    site: SmallSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each server may take ten times its time limit: with mirrors and two systems that came to hours."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ldap://127.0.0.1:{silent.getsockname()[1]}"
+        site.configure(infosys={"url": url, "mirrors": [url] * 8})
+        monkeypatch.setitem(jobs._TIME_LIMITS_S, "published", 2)
+        began = time.monotonic()
+        found = jobs.Jobs(site.config).published(jobs.Expected())
+        assert time.monotonic() - began < 12
+    assert isinstance(found.tags, Unknown)
+    assert "timed out after 2 seconds" in found.tags.reason
