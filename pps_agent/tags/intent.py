@@ -15,6 +15,8 @@ from pps_wire.errors import WireError
 from pps_wire.names import Subcluster, Tag, Vo, parse_subcluster, parse_tag
 
 _FORMAT: Final = 1
+MAX_LISTS: Final = 1000
+"""Lists that one change may be about: whoever finishes it makes their directories, and a VO's manager may plant one."""
 
 
 class Intent(NamedTuple):
@@ -42,7 +44,10 @@ def parse_intent(content: bytes, vo: Vo) -> Intent:
         if document["format"] != _FORMAT:
             raise WireError("intent", f"is of format {document['format']!r}, this agent knows {_FORMAT}: update it")
         lives, line = document["lives"], document["line"].encode()
-        for edit in parse_entry(line).lists:
+        lists = parse_entry(line).lists
+        if len(lists) > MAX_LISTS:
+            raise WireError("intent", f"is about {len(lists)} lists, more than {MAX_LISTS}: move it away")
+        for edit in lists:
             if edit.subcluster:
                 parse_subcluster(edit.subcluster)
             for tag in (*edit.add, *edit.remove):

@@ -27,7 +27,7 @@ from pps_agent.tags.change import (
     split_removed,
 )
 from pps_agent.tags.errors import HalfWrittenError, TagError, TagFileError, TagRefusedError
-from pps_agent.tags.intent import Intent, apply_edit
+from pps_agent.tags.intent import MAX_LISTS, Intent, apply_edit
 from pps_agent.tags.ledger import Ledger
 from pps_agent.tags.life import Life, Lives
 from pps_agent.tags.lists import TagLists
@@ -251,6 +251,8 @@ class TagStore(TagLists):
                     f"{edit.change.path} would be larger than {disk.MAX_LIST_BYTES} bytes, and nobody could read it:"
                     " remove tags first"
                 )
+        if len(edits) > MAX_LISTS:
+            raise TagRefusedError(f"{len(edits)} lists are more than {MAX_LISTS} at once: name subclusters")
         if request.dry_run or (not edits and is_same):
             return
         at_s = self.now_s(before)

@@ -324,6 +324,24 @@ def test_a_begun_change_that_others_forged_is_refused(
     assert list_path(base).read_bytes() == before
 
 
+def test_a_begun_change_of_more_lists_than_a_change_may_have_is_refused(base: Path, store: TagStore) -> None:
+    store.add(DTEAM, [A])
+    lists = [{"subcluster": f"ce{number}", "add": [B], "remove": []} for number in range(1001)]
+    line = {"seq": 2, "prev": "", "verb": "add", "at": "", "who": "", "via": "", "lists": lists}
+    forged = {"format": 1, "line": json.dumps(line), "lives": None}
+    (base / DIRECTORY / DTEAM / "intent.json").write_text(json.dumps(forged))
+    with pytest.raises(TagFileError, match="about 1001 lists, more than 1000"):
+        store.add(DTEAM, [B])
+    assert not (base / "ce0").exists()
+
+
+def test_a_change_of_too_many_lists_is_refused_before_it_begins(base: Path) -> None:
+    store = TagStore(base, tuple(Subcluster(f"ce{number}") for number in range(1001)))
+    with pytest.raises(TagRefusedError, match="1001 lists are more than 1000 at once"):
+        store.add(DTEAM, [A])
+    assert not (base / "ce0").exists()
+
+
 # --- tags with an end
 
 
